@@ -1,0 +1,1 @@
+"""modelkit: write a manifest, run pytest, ship a model you can trust."""

@@ -1,0 +1,1 @@
+"""Source files -> ONNX. One file per kind: `Options` and `export`."""

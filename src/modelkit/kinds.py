@@ -1,0 +1,87 @@
+"""Shelf and kind -> module. The file name is the kind: `int8-dynamic` is `schemes/int8_dynamic.py`.
+
+Three places are looked at: this package, packages that declare an entry point in the group `modelkit.<shelf>`
+(name: the kind, value: the module), and for checks the project's own `conformance/checks/`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from modelkit.errors import ManifestError
+
+PROJECT_SHELVES = {"checks": Path("conformance") / "checks"}
+
+
+def names(shelf: str, project: Path | None = None) -> tuple[str, ...]:
+    """Every kind on `shelf`, sorted; `project` is the folder that holds `conformance/`."""
+    return tuple(sorted({*_built_in(shelf), *_third_party(shelf), *_project_files(shelf, project)}))
+
+
+def load(shelf: str, kind: str, project: Path | None = None) -> ModuleType:
+    """The module of `kind`. Raises `ManifestError` with the nearest known kind when there is none."""
+    if kind in _built_in(shelf):
+        return importlib.import_module(f"modelkit.{shelf}.{kind.replace('-', '_')}")
+    if kind in (third_party := _third_party(shelf)):
+        return importlib.import_module(third_party[kind])
+    if kind in (files := _project_files(shelf, project)):
+        return _import_file(files[kind])
+    raise ManifestError(f"unknown {shelf.rstrip('s')} '{kind}'{did_you_mean(kind, names(shelf, project))}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean 'x'?`, or the list of what there is when nothing is near."""
+    known = sorted(known)
+    if near := get_close_matches(word, known, n=1):
+        return f", did you mean '{near[0]}'?"
+    return f", expected one of: {', '.join(known)}" if known else ""
+
+
+def project_of(manifest: Path) -> Path | None:
+    """The nearest folder above `manifest` that holds a `conformance/` folder."""
+    return next((folder for folder in manifest.resolve().parents if (folder / "conformance").is_dir()), None)
+
+
+@cache
+def _built_in(shelf: str) -> frozenset[str]:
+    folder = Path(__file__).parent / shelf
+    return frozenset(_kind(path) for path in folder.glob("*.py") if not path.name.startswith("_"))
+
+
+@cache
+def _third_party(shelf: str) -> dict[str, str]:
+    return {point.name: point.module for point in entry_points(group=f"modelkit.{shelf}")}
+
+
+def _project_files(shelf: str, project: Path | None) -> dict[str, Path]:
+    if project is None or shelf not in PROJECT_SHELVES:
+        return {}
+    folder = project / PROJECT_SHELVES[shelf]
+    return {_kind(path): path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")}
+
+
+def _kind(path: Path) -> str:
+    return path.stem.replace("_", "-")
+
+
+@cache
+def _import_file(path: Path) -> ModuleType:
+    # The digest keeps the files of two projects apart that share a name.
+    name = f"modelkit_project_{sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ManifestError("is not an importable Python file", where=path)
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by name while the class is made.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,1 @@
+"""Verdicts -> terminal table, JSON evidence, JUnit properties."""

@@ -180,3 +180,21 @@ class Verdict:
     """The worst cases, worst first."""
     reused: bool = False
     """True when the verdict was recorded earlier for exactly these bytes."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a check gets to look at."""
+
+    manifest: Manifest
+    variant: Variant
+    artifact: Artifact
+    """The finished folder under test."""
+    reference: Artifact
+    """The same model in float32, before quantization; loads like a finished folder."""
+    corpus: tuple[Mapping[str, str], ...]
+    """Rows of `conformance/corpora/<task>.jsonl`: `id`, `text`, `group`."""
+    open: Callable[..., Any]
+    """`open(artifact, threads=None)`: the artifact as the object `modelkit.model.load` gives; one per thread count."""
+    outputs: Callable[[Artifact], Any]
+    """The task's result for the whole corpus, in corpus order; computed once per artifact and process."""

@@ -1,0 +1,1 @@
+"""Writing ONNX graphs: files, names, the blocks of a transformer, integer arithmetic per token."""

@@ -1,0 +1,72 @@
+"""A recorder of nodes in which everything has a stable, readable name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.graphs.files import TensorFile
+
+OPSET = 20
+"""First opset with Gelu; onnxruntime >= 1.17 and onnxruntime-web >= 1.17 run it."""
+IR_VERSION = 9
+"""The IR version released with opset 20, https://github.com/onnx/onnx/blob/main/docs/Versioning.md."""
+
+
+class Tape(ir.tape.Tape):
+    """Nodes and initializers of one graph (or of a piece that replaces some nodes of one)."""
+
+    def __init__(self, tensors: TensorFile) -> None:
+        super().__init__()
+        self._tensors = tensors
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+
+    def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One node with one output; node and output are both called `name`."""
+        value = self.op(op_type, inputs, attributes, name=name)
+        value.name = name
+        return value
+
+    def weight(self, name: str, array: Any) -> ir.Value:
+        """A stored tensor under its own name."""
+        return self.initializer(self._tensors.add(name, np.ascontiguousarray(array).reshape(np.shape(array))))
+
+    def constant(self, value: Any, dtype: type[np.generic]) -> ir.Value:
+        """A small constant; equal ones are stored once."""
+        array = np.asarray(value, dtype=dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._shared:
+            text = "x".join(map(str, array.reshape(-1).tolist())).replace("-", "minus ").replace(" ", "")
+            name = f"constant/{array.dtype.name}{'' if array.ndim == 0 else list(array.shape)}/{text}".replace(" ", "")
+            self._shared[key] = self.weight(name, array)
+        return self._shared[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """A 1-d int64 constant, as shapes and axes are given."""
+        return self.constant(values, np.int64)
+
+
+def model_of(tape: Tape, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+    """The recorded nodes as a whole model."""
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=tape.nodes,
+        initializers=tape.initializers,
+        opset_imports={"": OPSET},
+        name=name,
+    )
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="modelkit")
+
+
+def typed(name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
+    """A graph input: `dtype` as in a manifest (`int64`), named axes as strings."""
+    return ir.val(name, dtype=element_type(dtype), shape=ir.Shape(shape))
+
+
+def element_type(dtype: str) -> ir.DataType:
+    """`float32` -> ONNX FLOAT and so on."""
+    return ir.DataType.from_numpy(np.dtype(dtype))

@@ -1,0 +1,108 @@
+"""The only importer of onnxruntime: sessions, their threads, and the stock quantizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from modelkit.errors import CheckError, StageError
+
+
+class Session:
+    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice to onnxruntime."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        ort = _onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        # Spinning threads would slow down whatever runs beside a session that waits.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except _ort_errors() as error:
+            raise StageError(
+                f"onnxruntime cannot load it: {_first_line(error)}", where=path, hint="build it again"
+            ) from error
+        self.inputs: dict[str, tuple[str, list[int | str]]] = {
+            node.name: (node.type, node.shape) for node in self._session.get_inputs()
+        }
+        self.outputs: dict[str, tuple[str, list[int | str]]] = {
+            node.name: (node.type, node.shape) for node in self._session.get_outputs()
+        }
+
+    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """Arrays of the named outputs, all of them in graph order by default. Raises `CheckError` if the run fails."""
+        try:
+            return list(self._session.run(outputs, dict(feed)))
+        except _ort_errors() as error:
+            raise CheckError(f"onnxruntime could not run the model: {_first_line(error)}") from error
+
+
+def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_range: bool) -> None:
+    """onnxruntime's own dynamic int8, with the two options without which it skips nodes silently."""
+    import logging  # noqa: PLC0415
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    # It logs a recommendation to run its pre-processing on every call.
+    logging.getLogger().addFilter(_not_from_quantizer)
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            per_channel=per_channel,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+            # EnableSubgraph: `If` bodies are skipped without it. DefaultTensorType 1 (float): unknown shapes fail.
+            extra_options={"EnableSubgraph": True, "DefaultTensorType": 1},
+        )
+    finally:
+        logging.getLogger().removeFilter(_not_from_quantizer)
+
+
+def _not_from_quantizer(record: Any) -> bool:
+    return "pre-processing before quantization" not in record.getMessage()
+
+
+@cache
+def _onnxruntime() -> Any:
+    import onnxruntime  # noqa: PLC0415
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+@cache
+def _ort_errors() -> tuple[type[BaseException], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415
+
+    found = (getattr(state, name) for name in dir(state))
+    return tuple(item for item in found if isinstance(item, type) and issubclass(item, Exception))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].replace("[ONNXRuntimeError] : ", "")
+
+
+@cache
+def cpu() -> Mapping[str, Any]:
+    """What makes this machine's arithmetic differ from another's: architecture, SIMD features, core count."""
+    import platform  # noqa: PLC0415
+
+    wanted = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    cpuinfo = Path("/proc/cpuinfo")
+    flags: set[str] = set()
+    if cpuinfo.exists():
+        line = next((x for x in cpuinfo.read_text().splitlines() if x.startswith(("flags", "Features"))), "")
+        flags = set(line.split())
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "features": [name for name in wanted if name in flags],
+        "cores": os.cpu_count() or 1,
+    }

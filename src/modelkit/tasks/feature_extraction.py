@@ -1,0 +1,121 @@
+"""`feature-extraction`: text -> one vector, pooled and normalised inside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from modelkit.errors import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import tokenizers
+
+    from modelkit.runtime import Session
+
+OUTPUT = "sentence_embedding"
+CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+"""What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """How text becomes a vector. `max_tokens` counts special tokens; longer text is cut."""
+
+    max_tokens: int = 512
+    pooling: Literal["mean", "cls"] = "mean"
+    normalize: bool = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """The manifest keys this task adds."""
+
+    text: Text = field(default_factory=Text)
+
+
+class Embedder:
+    """A loaded feature-extraction model."""
+
+    def __init__(self, folder: Path, session: Session, options: Options) -> None:
+        self._session = session
+        self._tokenizer = read_tokenizer(folder / "tokenizer.json")
+        self._tokenizer.enable_truncation(options.text.max_tokens)
+        self._tokenizer.no_padding()
+
+    def embed(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """One row per text: float32[len(texts), width], unit length when the manifest normalises.
+
+        Texts of like length share a batch, so that little is spent on padding; rows come back in the given order.
+        """
+        import numpy as np  # noqa: PLC0415
+
+        if not texts:
+            return np.empty((0, self.width), np.float32)
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        rows: list[Any] = [None] * len(ids)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            for row, vector in zip(batch, self._run([ids[row] for row in batch]), strict=True):
+                rows[row] = vector
+        return np.stack(rows)
+
+    @property
+    def width(self) -> int:
+        """Length of one vector."""
+        return int(self._session.outputs[OUTPUT][1][-1])
+
+    def _run(self, batch: Sequence[Sequence[int]]) -> Any:
+        import numpy as np  # noqa: PLC0415
+
+        # A tokenizer without special tokens gives no id for empty text; a masked pad keeps the shape legal.
+        longest = max(1, *map(len, batch))
+        ids = np.full((len(batch), longest), self._pad, np.int64)
+        mask = np.zeros((len(batch), longest), np.int64)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        return self._session.run({name: feed[name] for name in self._session.inputs}, [OUTPUT])[0]
+
+    @property
+    def _pad(self) -> int:
+        for token in ("[PAD]", "<pad>"):
+            if (number := self._tokenizer.token_to_id(token)) is not None:
+                return int(number)
+        return 0
+
+
+def open_(folder: Path, session: Session, options: Options) -> Embedder:
+    """The model in `folder` as an object. Raises `StageError` when its tokenizer does not parse."""
+    return Embedder(folder, session, options)
+
+
+def verify(folder: Path, rows: int) -> None:
+    """Refuse a tokenizer that cannot belong to an embedding table of `rows` rows. Raises `StageError`."""
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= rows:
+        raise StageError(
+            f"tokenizer.json knows ids up to {largest}, the embedding table ends at {rows - 1}",
+            hint="the tokenizer and the weights do not belong together",
+        )
+
+
+def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    """Parse tokenizer.json. Raises `StageError` when it is missing or does not parse."""
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    if not path.exists():
+        raise StageError("no tokenizer.json in the source", hint="add it to `source.files`")
+    # The library raises a bare Exception for every kind of broken file.
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001
+        raise StageError(
+            f"tokenizer.json does not parse ({error})", hint="fetch the source again, or export it with `tokenizers`"
+        ) from error

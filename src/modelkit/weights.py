@@ -1,0 +1,80 @@
+"""Reading safetensors: one tensor at a time through mmap, so that memory holds a tensor and not the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelkit.errors import StageError
+
+
+class Weights:
+    """The tensors of every `*.safetensors` file of one folder, by name.
+
+    `prefixes` are tried in front of every name, because a checkpoint of a task head carries its base model's tensors
+    under a prefix (`bert.embeddings...`) and a bare one does not.
+    """
+
+    def __init__(self, folder: Path, prefixes: Sequence[str] = ("",)) -> None:
+        self._prefixes = prefixes
+        self._files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _names(path)}
+        if not self._files:
+            raise StageError(
+                "no *.safetensors file in the source",
+                hint="add one to `source.files`; pickled weights (pytorch_model.bin) are not read",
+            )
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Any:
+        """The tensor as float32 of exactly `shape`. Raises `StageError` when it is missing or has another shape."""
+        import numpy as np  # noqa: PLC0415
+
+        stored = self._find(name)
+        path = self._files[stored]
+        # The file is opened per tensor: closing it gives the mapped pages back.
+        with _open(path) as file:
+            found = tuple(file.get_slice(stored).get_shape())
+            if found != shape:
+                raise StageError(
+                    f"{path.name}: tensor '{stored}' has shape {list(found)}, config.json asks for {list(shape)}",
+                    hint="the weights and config.json do not belong together",
+                )
+            return np.asarray(file.get_tensor(stored), dtype=np.float32)
+
+    def has(self, name: str) -> bool:
+        """Whether `read` would find `name`."""
+        return any(prefix + name in self._files for prefix in self._prefixes)
+
+    def _find(self, name: str) -> str:
+        for prefix in self._prefixes:
+            if prefix + name in self._files:
+                return prefix + name
+        files = sorted({path.name for path in self._files.values()})
+        raise StageError(
+            f"tensor '{name}' is missing from {', '.join(files)}{_near(name, self._files)}",
+            hint="is `export` or the model_type of config.json the right one for these weights?",
+        )
+
+
+def _names(path: Path) -> list[str]:
+    with _open(path) as file:
+        return list(file.keys())
+
+
+def _open(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise StageError(
+            f"{path.name} is no complete safetensors file ({error})",
+            hint="it was cut short or damaged; fetch the source again",
+        ) from error
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    near = get_close_matches(name, list(known), n=1)
+    return f" (the nearest is '{near[0]}')" if near else ""

@@ -1,0 +1,107 @@
+"""The corpora are part of the standard: what their README says of them must be true of the files."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+CORPORA = Path(__file__).parents[2] / "conformance" / "corpora"
+CORPUS = CORPORA / "feature-extraction.jsonl"
+KEYS = ["id", "text", "group"]
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (CORPORA / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    # Not splitlines(): a text may hold a character, such as U+2028, that is a line end to Python and not to JSON.
+    return CORPUS.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+
+
+@pytest.fixture(scope="module")
+def rows(lines: list[str]) -> list[dict[str, str]]:
+    return [json.loads(line) for line in lines]
+
+
+def scripts_of(text: str) -> set[str]:
+    return {unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha()}
+
+
+def test_the_corpus_has_at_least_three_hundred_texts(rows):
+    assert len(rows) >= 300
+
+
+def test_every_line_is_canonical_json_with_exactly_three_keys(lines):
+    for number, line in enumerate(lines, start=1):
+        row = json.loads(line)
+        assert list(row) == KEYS, f"line {number}"
+        assert json.dumps(row, ensure_ascii=False) == line, f"line {number}"
+
+
+def test_the_file_ends_with_one_newline_and_has_no_carriage_return():
+    data = CORPUS.read_bytes()
+    assert data.endswith(b"}\n")
+    assert b"\r" not in data
+
+
+def test_ids_are_unique_and_well_formed(rows):
+    ids = [row["id"] for row in rows]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]{2}-\d{4}", name) for name in ids)
+
+
+def test_an_id_prefix_belongs_to_one_group(rows):
+    pairs = {(row["id"][:2], row["group"]) for row in rows}
+    assert len(pairs) == len({group for _, group in pairs}) == len({prefix for prefix, _ in pairs})
+
+
+def test_rows_are_sorted_by_group_and_then_id(rows):
+    order = [(row["group"], row["id"]) for row in rows]
+    assert order == sorted(order)
+
+
+def test_texts_are_unique_even_without_case_accents_and_outer_space(rows):
+    # An uncased tokenizer drops all three, and two texts with one vector would be each other's trivial neighbour.
+    def bare(text: str) -> str:
+        decomposed = unicodedata.normalize("NFD", text.strip().lower())
+        return "".join(mark for mark in decomposed if unicodedata.category(mark) != "Mn")
+
+    repeated = [text for text, count in Counter(bare(row["text"]) for row in rows).items() if count > 1]
+    assert repeated == []
+
+
+def test_no_text_is_empty(rows):
+    assert all(row["text"].strip() for row in rows)
+
+
+def test_mail_addresses_name_only_the_reserved_domain(rows):
+    hosts = {host for row in rows for host in re.findall(r"\w@([\w.-]*\w)", row["text"])}
+    assert hosts == {"example.com"}
+
+
+def test_at_least_ten_scripts_appear(rows):
+    assert len(set().union(*(scripts_of(row["text"]) for row in rows))) >= 10
+
+
+def test_the_readme_names_the_digest_of_the_file(readme):
+    section = readme.split("## feature-extraction.jsonl", 1)[1]
+    stated = re.search(r"^sha256: `([0-9a-f]{64})`$", section, re.MULTILINE)
+    assert stated, "no line of the form sha256: `...`"
+    assert stated[1] == hashlib.sha256(CORPUS.read_bytes()).hexdigest()
+
+
+def test_the_readme_counts_the_texts_of_each_group(readme, rows):
+    stated = {name: int(count) for name, count in re.findall(r"^\| ([a-z]+) \| (\d+) \|", readme, re.MULTILINE)}
+    assert stated == {**Counter(row["group"] for row in rows), "all": len(rows)}
+
+
+def test_the_readme_spreads_as_many_texts_over_lengths_as_there_are(readme, rows):
+    stated = re.findall(r"^\| \d+ (?:to \d+|and more) \| (\d+) \|$", readme, re.MULTILINE)
+    assert sum(map(int, stated)) == len(rows)

@@ -39,7 +39,9 @@ class TensorFile:
         return self._append(tensor, name)
 
     def _append(self, tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
-        with (self.folder / DATA).open("ab") as file:
+        # Not in append mode: the kernel's copy between files, which `tofile` uses, refuses it.
+        with (self.folder / DATA).open("r+b" if self._end else "wb") as file:
+            file.seek(self._end)
             tensor.tofile(file)
         start, self._end = self._end, self._end + tensor.nbytes
         return ir.ExternalTensor(

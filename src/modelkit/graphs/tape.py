@@ -19,9 +19,10 @@ IR_VERSION = 9
 class Tape(ir.tape.Tape):
     """Nodes and initializers of one graph (or of a piece that replaces some nodes of one)."""
 
-    def __init__(self, tensors: TensorFile) -> None:
+    def __init__(self, tensors: TensorFile, constants: str = "constant") -> None:
+        """`constants` begins the names of this tape's constants; a piece of a graph needs its own."""
         super().__init__()
-        self._tensors = tensors
+        self._tensors, self._constants = tensors, constants
         self._shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
@@ -40,7 +41,7 @@ class Tape(ir.tape.Tape):
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
             text = "x".join(map(str, array.reshape(-1).tolist())).replace("-", "minus ").replace(" ", "")
-            name = f"constant/{array.dtype.name}{'' if array.ndim == 0 else list(array.shape)}/{text}".replace(" ", "")
+            name = f"{self._constants}/{array.dtype.name}{'' if array.ndim == 0 else list(array.shape)}/{text}".replace(" ", "")
             self._shared[key] = self.weight(name, array)
         return self._shared[key]
 

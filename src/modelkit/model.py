@@ -1,0 +1,69 @@
+"""A finished folder as one object: what checks, commands and services all use.
+
+`python -m modelkit.model FOLDER` reads a JSON list of texts on standard input and prints the digest of the vectors; the
+determinism check runs it as its second process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modelkit import kinds, runtime
+from modelkit.errors import StageError
+from modelkit.graphs.files import MODEL
+from modelkit.vocabulary import Choice
+
+CARD = "modelkit.json"
+"""In every finished folder: which task the model is for, and that task's options."""
+
+
+def load(folder: Path | str, threads: int | None = None) -> Any:
+    """The model in `folder` as its task's object, e.g. with `.embed(texts)`.
+
+    `threads` is onnxruntime's intra-op thread count. Raises `StageError` when the folder is not a finished one.
+    """
+    folder = Path(folder)
+    task = read_card(folder)
+    session = runtime.Session(folder / MODEL, threads)
+    return kinds.load("tasks", task.kind).open_(folder, session, task.options)
+
+
+def card(name: str, task: Choice) -> str:
+    """The text of a folder's card: nothing in it depends on when or where it was made."""
+    fields = {"name": name, "task": task.kind, "options": asdict(task.options)}
+    return json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def read_card(folder: Path) -> Choice:
+    """The task a folder's model is for. Raises `StageError` when the folder has no readable card."""
+    path = folder / CARD
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Choice(fields["task"], _options(kinds.load("tasks", fields["task"]).Options, fields["options"]))
+    except FileNotFoundError as error:
+        raise StageError(f"has no {CARD}", where=folder, hint="name a folder that modelkit finished") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StageError(f"is no card of a finished model ({error})", where=path, hint="build it again") from error
+
+
+def _options(options: type, fields: dict[str, Any]) -> Any:
+    from pydantic import TypeAdapter  # noqa: PLC0415
+
+    return TypeAdapter(options).validate_python(fields)
+
+
+def main() -> None:
+    """Entry point of the second process."""
+    from hashlib import sha256  # noqa: PLC0415
+
+    vectors = load(sys.argv[1]).embed(json.load(sys.stdin))
+    line = {"sha256": sha256(vectors.tobytes()).hexdigest(), "shape": list(vectors.shape)}
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""onnxruntime's own dynamic int8 quantization, per channel: the reference that others ship.
+
+Activation scales are per tensor, so a sentence's vector changes with its neighbours in the batch; `w8a8-per-token` does
+not do that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = 1
+TOOLS = ("onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`reduce_range` keeps weights to 7 bits, for processors without VNNI."""
+
+    per_channel: bool = True
+    reduce_range: bool = False
+
+
+def quantize(source: Path, into: Path, options: Options) -> None:
+    """Write the model of `source` to `into` with `onnxruntime.quantization.quantize_dynamic`."""
+    from modelkit import runtime  # noqa: PLC0415
+    from modelkit.graphs.files import MODEL  # noqa: PLC0415
+
+    runtime.quantize_dynamic(
+        source / MODEL, into / MODEL, per_channel=options.per_channel, reduce_range=options.reduce_range
+    )

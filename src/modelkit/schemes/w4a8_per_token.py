@@ -1,0 +1,139 @@
+"""int4 on disk, int8 at run time: 4-bit weights and word embeddings, uint8 activations with one scale per token.
+
+Each block of neighbours along the inner axis has a 4-bit zero point and a 4-bit step, packed in one byte; each column
+one scale. `(code - zero) * step` fits int8, so unpacking is integer arithmetic on initializers, which onnxruntime folds
+when it loads the model; from there on the run is that of `w8a8-per-token`. A runtime that does not fold it computes the
+same values at every call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from modelkit.errors import StageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.graphs.per_token import Lookup, Matrix
+    from modelkit.graphs.tape import Tape
+
+VERSION = 1
+TOOLS = ("onnx", "onnx-ir", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`block` and `table_block`: neighbours that share a zero point and a step; 16 costs 1/4 bit more than 32.
+
+    `activations_16bit`, `weights_8bit`: patterns of weights (`*.value.weight`) that get more precision than the rest.
+    """
+
+    block: Literal[16, 32, 64, 128] = 16
+    table_block: Literal[16, 32, 64, 128] = 64
+    activations_16bit: tuple[str, ...] = ()
+    weights_8bit: tuple[str, ...] = ()
+
+
+def quantize(source: Path, into: Path, options: Options) -> None:
+    """Write the model of `source` to `into`. Raises `StageError` for a matrix that the blocks do not divide."""
+    from modelkit.graphs import files, per_token  # noqa: PLC0415
+
+    model, tensors = files.load(source), files.TensorFile(into)
+    precision = per_token.Precision(options.activations_16bit, options.weights_8bit)
+    write_matrix, write_table = partial(_matrix, block=options.block), partial(_table, block=options.table_block)
+    per_token.quantize(model, tensors, precision, write_matrix, write_table)
+    files.save(model, tensors)
+
+
+def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
+    """float32[inner, outer] -> the unpacking chain. The two halves of the inner axis share bytes."""
+    import numpy as np  # noqa: PLC0415
+    import onnx_ir as ir  # noqa: PLC0415
+
+    from modelkit.graphs.integers import to_int4  # noqa: PLC0415
+    from modelkit.graphs.per_token import Matrix, column_sums  # noqa: PLC0415
+
+    inner, outer = array.shape
+    _divides(name, inner, block)
+    packed = to_int4(array.T, block)
+    codes = tape.weight(f"{name}/codes", _halves(packed.codes.T, axis=0))
+    pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])
+    blocks = _unpacked(tape, name, codes, axis=0, shape=tape.ints(inner // block, block, outer))
+    integers = _times_step(tape, name, blocks, pairs)
+    integers = tape.node(f"{name}/int8", "Reshape", integers, tape.ints(inner, outer))
+    scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16))
+    scales = tape.node(f"{name}/scales/float", "Cast", scales, to=ir.DataType.FLOAT)
+    return Matrix(integers, scales, column_sums(packed.integers(), packed.scales))
+
+
+def _table(tape: Tape, name: str, array: Any, take: Lookup, indices: ir.Value | None, *, block: int) -> ir.Value:
+    """Rows are looked up packed and unpacked after, so that the table stays at 4 bits in memory too."""
+    import numpy as np  # noqa: PLC0415
+    import onnx_ir as ir  # noqa: PLC0415
+
+    from modelkit.graphs.integers import to_int4  # noqa: PLC0415
+    from modelkit.graphs.per_token import table_int8  # noqa: PLC0415
+
+    if indices is None:
+        # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
+        return table_int8(tape, name, array, take)
+    width = array.shape[1]
+    _divides(name, width, block)
+    packed = to_int4(array, block)
+    codes = take("codes", tape.weight(f"{name}/codes", _halves(packed.codes, axis=1)))
+    pairs = take("blocks", tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4))
+    pairs = tape.node(f"{name}/pairs", "Reshape", pairs, tape.ints(-1, width // block, 1))
+    blocks = _unpacked(tape, name, codes, axis=-1, shape=tape.ints(-1, width // block, block))
+    integers = tape.node(f"{name}/float", "Cast", _times_step(tape, name, blocks, pairs), to=ir.DataType.FLOAT)
+    shape = tape.node(f"{name}/leading", "Shape", indices)
+    shape = tape.node(f"{name}/shape", "Concat", shape, tape.ints(width), axis=0)
+    integers = tape.node(f"{name}/int8", "Reshape", integers, shape)
+    scale = take("scales", tape.weight(f"{name}/scales", packed.scales.astype(np.float16)[:, None]))
+    scale = tape.node(f"{name}/scales/float", "Cast", scale, to=ir.DataType.FLOAT)
+    return tape.node(f"{name}/rows", "Mul", integers, scale)
+
+
+def _halves(codes: Any, axis: int) -> Any:
+    """Two 4-bit codes per byte: the first half of `axis` in the low bits, the second half in the high ones."""
+    import numpy as np  # noqa: PLC0415
+
+    low, high = np.split(codes, 2, axis=axis)
+    return low | high << 4
+
+
+def _unpacked(tape: Tape, name: str, codes: ir.Value, *, axis: int, shape: ir.Value) -> ir.Value:
+    low, high = _nibbles(tape, f"{name}/codes", codes)
+    return tape.node(
+        f"{name}/by_block", "Reshape", tape.node(f"{name}/joined", "Concat", low, high, axis=axis), shape
+    )  # fmt: skip
+
+
+def _times_step(tape: Tape, name: str, blocks: ir.Value, pairs: ir.Value) -> ir.Value:
+    zeros, steps = _nibbles(tape, f"{name}/blocks", pairs)
+    centred = tape.node(f"{name}/centred", "Sub", blocks, zeros)
+    return tape.node(f"{name}/stepped", "Mul", centred, steps)
+
+
+def _nibbles(tape: Tape, name: str, packed: ir.Value) -> tuple[ir.Value, ir.Value]:
+    import numpy as np  # noqa: PLC0415
+    import onnx_ir as ir  # noqa: PLC0415
+
+    low = tape.node(f"{name}/low/uint8", "BitwiseAnd", packed, tape.constant(15, np.uint8))
+    high = tape.node(f"{name}/high/uint8", "BitShift", packed, tape.constant(4, np.uint8), direction="RIGHT")
+    return (
+        tape.node(f"{name}/low", "Cast", low, to=ir.DataType.INT8),
+        tape.node(f"{name}/high", "Cast", high, to=ir.DataType.INT8),
+    )
+
+
+def _divides(name: str, width: int, block: int) -> None:
+    # Two codes share a byte, so the width must be even as well; every block size is.
+    if width % block:
+        raise StageError(
+            f"tensor '{name}' has {width} values along its inner axis, no multiple of the block of {block}",
+            hint="choose a smaller `block` in the variant's scheme",
+        )

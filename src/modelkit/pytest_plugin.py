@@ -1,1 +1,265 @@
-"""pytest --modelkit."""
+"""`pytest --modelkit manifests/`: collect, call, report.
+
+This module is imported by every pytest run of the environment, so nothing heavy stands at its top, and without the flag
+(or the ini setting `modelkit = true`) nothing below is ever called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from modelkit.conformance import Examination
+    from modelkit.store import Store
+    from modelkit.vocabulary import Manifest, Variant, Verdict
+
+SUFFIXES = {".yaml", ".yml"}
+PROPERTY = "modelkit"
+"""Under this name a test's `user_properties`, and so its JUnit element, carry the whole record as JSON."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("modelkit", "models described in manifests")
+    group.addoption("--modelkit", action="store_true", help="Collect manifests: build, check and report their models.")
+    group.addoption("--modelkit-drafts", action="store_true", help="Build manifests that have no lock, too.")
+    group.addoption("--modelkit-offline", action="store_true", help="Never use the network; fail if it is needed.")
+    group.addoption("--modelkit-force", action="store_true", help="Build again and compare with what is stored.")
+    group.addoption("--modelkit-build", metavar="DIR", help="Where finished folders go; default: build/ in rootdir.")
+    parser.addini("modelkit", "Collect manifests without the flag.", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "modelkit(model, variant, check, task, channel): one check of one artifact, set by modelkit"
+    )
+    if config.getoption("modelkit") or config.getini("modelkit"):
+        config.pluginmanager.register(Run(config), "modelkit-run")
+
+
+class Run:
+    """Everything one pytest run knows about its manifests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.root = Path(config.getoption("modelkit_build") or config.rootpath / "build")
+        self.records: list[dict[str, Any]] = []
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """Opened when the first build asks for it; collection never does."""
+        from modelkit.store import Store  # noqa: PLC0415
+
+        self._store = self._store or Store()
+        return self._store
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        if file_path.suffix not in SUFFIXES:
+            return None
+        return ManifestFile.from_parent(parent, path=file_path, run=self)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # Each phase's report carries the properties again; a verdict belongs to the phase that ended the item.
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            self.records.extend(json.loads(str(value)) for name, value in report.user_properties if name == PROPERTY)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(self.config, "workerinput") or not self.records:
+            return
+        from modelkit.reports import evidence  # noqa: PLC0415
+
+        evidence.write(self.records, self.root)
+        if session.exitstatus == pytest.ExitCode.OK and (silent := self._silent()):
+            # A green run must mean that something was found to conform.
+            only_drafts = all(record["draft"] for record in self.records)
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED if only_drafts else pytest.ExitCode.TESTS_FAILED
+            self.no_verdict = silent
+
+    no_verdict: tuple[str, ...] = ()
+
+    def _silent(self) -> tuple[str, ...]:
+        """Manifests that yielded no verdict; drafts beside checked manifests are no reason to fail."""
+        judged = {r["manifest"] for r in self.records if r["verdict"]["outcome"] in ("passed", "failed")}
+        drafts = {r["manifest"] for r in self.records if r["draft"]} if judged else set()
+        return tuple(sorted({r["manifest"] for r in self.records} - judged - drafts))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.records:
+            return
+        from modelkit.reports import table  # noqa: PLC0415
+
+        writer = terminalreporter._tw
+        terminalreporter.ensure_newline()
+        terminalreporter.write(table.render(self.records, writer.fullwidth, writer.hasmarkup))
+        for manifest in self.no_verdict:
+            terminalreporter.write_line(f"{manifest}: no check came to a verdict, so this run is not green")
+
+
+class ManifestFile(pytest.File):
+    """One manifest; its children are its variants. Parsed here, neither fetched nor built."""
+
+    def __init__(self, *, run: Run, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run = run
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        from modelkit import conformance, lock, manifest  # noqa: PLC0415
+        from modelkit.errors import ManifestError  # noqa: PLC0415
+
+        try:
+            read = manifest.load(_shown(self.path))
+            checks = conformance.plan(read)
+        except ManifestError as error:
+            raise self.CollectError(str(error)) from error
+        draft = not lock.path_of(self.path).exists()
+        for variant in read.variants.values():
+            yield VariantCollector.from_parent(
+                self, name=variant.name, run=self.run, manifest=read, variant=variant, checks=checks, draft=draft
+            )
+
+
+class VariantCollector(pytest.Collector):
+    """One variant: built once, in setup, for all its checks."""
+
+    def __init__(
+        self, *, run: Run, manifest: Manifest, variant: Variant, checks: tuple[str, ...], draft: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run, self.manifest, self.variant, self.checks = run, manifest, variant, checks
+        self.draft = draft
+        self.examination: Examination | None = None
+        self.folder: Path | None = None
+        self.failure: str | None = None
+        self.told: list[str] = []
+
+    def collect(self) -> Iterator[pytest.Item]:
+        for check in self.checks:
+            item = CheckItem.from_parent(self, name=check)
+            item.add_marker(
+                pytest.mark.modelkit(
+                    model=self.manifest.name,
+                    variant=self.variant.name,
+                    check=check,
+                    task=self.manifest.task.kind,
+                    channel=self.variant.channel,
+                )
+            )
+            yield item
+
+    def setup(self) -> None:
+        """Build and deliver. A failure is kept for the first check to raise: one error, not one per check."""
+        from modelkit.errors import ModelkitError  # noqa: PLC0415
+
+        option = self.config.getoption
+        if self.draft and not option("modelkit_drafts"):
+            return
+        try:
+            self._build(force=option("modelkit_force"), offline=option("modelkit_offline"))
+        except ModelkitError as error:
+            self.failure = str(error)
+
+    def _build(self, *, force: bool, offline: bool) -> None:
+        from modelkit import conformance, delivery, lock, pipeline  # noqa: PLC0415
+        from modelkit.vocabulary import Fetching  # noqa: PLC0415
+
+        store = self.run.store
+        prepared = pipeline.prepare(
+            self.manifest, self.variant, store, Fetching(self.path.parent, offline), force=force, draft=self.draft
+        )
+        artifact = pipeline.build(prepared, None if self.draft else lock.read(self.manifest.path))
+        self.folder = delivery.folder_of(self.manifest, self.variant, self.run.root)
+        delivery.deliver(artifact, self.folder, force=force)
+        self.examination = conformance.Examination(prepared, artifact)
+        self.told = [*prepared.job.told, *store.dropped]
+
+    def teardown(self) -> None:
+        self.examination = None  # sessions hold the whole model
+
+
+class CheckItem(pytest.Item):
+    """One promise of one artifact."""
+
+    parent: VariantCollector
+
+    def setup(self) -> None:
+        from modelkit.vocabulary import Verdict  # noqa: PLC0415
+
+        variant = self.parent
+        if variant.failure is not None:
+            reason, variant.failure = variant.failure, ""
+            if not reason:
+                self._skip(Verdict(self.name, "skipped", "not checked: the build failed"))
+            self._report(Verdict(self.name, "errored", reason))
+            pytest.fail(reason, pytrace=False)
+        if variant.examination is None:
+            lock = self.path.with_suffix(".lock").name
+            hint = f"run `modelkit lock {_shown(self.path)}`, or build it all the same with --modelkit-drafts"
+            self._skip(Verdict(self.name, "skipped", f"draft: there is no {lock}; {hint}"))
+
+    def runtest(self) -> None:
+        from modelkit.errors import CheckError  # noqa: PLC0415
+        from modelkit.vocabulary import Verdict  # noqa: PLC0415
+
+        assert self.parent.examination is not None  # setup skips or fails otherwise
+        try:
+            verdict = self.parent.examination.run(self.name)
+        except CheckError as error:
+            self._report(Verdict(self.name, "errored", str(error)))
+            raise
+        if verdict.outcome == "skipped":
+            self._skip(verdict)
+        self._report(verdict)
+        if verdict.outcome == "failed":
+            raise BrokenPromiseError(self._told(verdict))
+
+    def _skip(self, verdict: Verdict) -> None:
+        self._report(verdict)
+        pytest.skip(verdict.sentence)
+
+    def _told(self, verdict: Verdict) -> str:
+        worst = [f"  {json.dumps(case, ensure_ascii=False)}" for case in verdict.worst]
+        again = f"pytest --modelkit '{self.nodeid}'"
+        first = f"{_shown(self.path)}: {self.parent.manifest.name}/{self.parent.variant.name}: {verdict.sentence}"
+        return "\n".join([first, *worst, f"  again: {again}"])
+
+    def _report(self, verdict: Verdict) -> None:
+        from modelkit.reports.records import record  # noqa: PLC0415
+
+        variant = self.parent
+        artifact = variant.examination.artifact if variant.examination else None
+        one = record(
+            variant.manifest, variant.variant, verdict, artifact, variant.folder, variant.told, artifact is None
+            and variant.draft
+        )  # fmt: skip
+        self.user_properties.append((PROPERTY, json.dumps(one)))
+        # Beside the record, each figure by its name: that is what JUnit viewers show.
+        figures = {"margin": verdict.margin, **verdict.measured}
+        self.user_properties.extend(
+            (f"{PROPERTY}.{name}", value) for name, value in figures.items() if isinstance(value, int | float | str)
+        )
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from modelkit.errors import ModelkitError  # noqa: PLC0415
+
+        if isinstance(excinfo.value, BrokenPromiseError | ModelkitError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        line = self.parent.manifest.place(f"variants.{self.parent.name}").line
+        return self.path, line - 1, f"{self.parent.manifest.name}/{self.parent.name}: {self.name}"
+
+
+class BrokenPromiseError(Exception):
+    """A check failed; the message is the whole report."""
+
+
+def _shown(path: Path) -> Path:
+    """`path` as a person would write it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

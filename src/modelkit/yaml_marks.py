@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
@@ -111,6 +112,8 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+\Z"), list("-+0123456789")
 )
 
+_RESOLVER = _Loader("")
+
 # Dates are left out on purpose: they stay text, as in YAML 1.2, and whoever wants a day parses it.
 _SCALARS = {
     "tag:yaml.org,2002:null": yaml.SafeLoader.construct_yaml_null,
@@ -158,7 +161,7 @@ class _Builder:
         self._refuse(event, node, trail)
         if isinstance(event, yaml.ScalarEvent):
             node.text, node.quoted = event.value, not event.implicit[0]
-            node.value = self._scalar(event)
+            node.value = _scalar(event)
         elif isinstance(event, yaml.CollectionStartEvent):
             node.value = {} if isinstance(event, yaml.MappingStartEvent) else []
             if len(self.open) >= DEEPEST:
@@ -189,7 +192,7 @@ class _Builder:
         key = Node(event.value, *_from_one(event.start_mark), event.value)
         trail = (*parent.trail, event.value)
         self._refuse(event, key, trail)
-        if not isinstance(value := self._scalar(event), str):
+        if not isinstance(value := _scalar(event), str):
             self.mistakes.add(key, trail, f"a key must be text, and YAML reads this as {reads_as(value)}; quote it")
         return key
 
@@ -204,17 +207,26 @@ class _Builder:
         elif isinstance(event, yaml.ScalarEvent) and (control := _CONTROL.search(event.value)):
             self.mistakes.add(node, trail, _has_control(control))
 
-    def _scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
-        if not event.implicit[0] or len(event.value) > LONGEST_NUMBER:
-            return str(event.value)
-        tag = self.loader.resolve(yaml.ScalarNode, event.value, (True, False))
-        if tag not in _SCALARS:
-            return str(event.value)
-        try:
-            value: int | float | bool | None = _SCALARS[tag](self.loader, yaml.ScalarNode(tag, event.value))
-        except ValueError:  # such as 0b_, which the pattern lets through
-            return str(event.value)
-        return value
-
     def _fatal(self, event: yaml.Event, problem: str) -> NoReturn:
         self.mistakes.fatal(*_from_one(event.start_mark), problem)
+
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+def _scalar(event: yaml.ScalarEvent) -> Scalar:
+    plain = event.implicit[0] and len(event.value) <= LONGEST_NUMBER
+    return _plain(event.value) if plain else str(event.value)
+
+
+@lru_cache(maxsize=1024)
+def _plain(text: str) -> Scalar:
+    """What text without quotes means; remembered, because the same keys come back in every manifest."""
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    if tag not in _SCALARS:
+        return text
+    try:
+        value: Scalar = _SCALARS[tag](_RESOLVER, yaml.ScalarNode(tag, text))
+    except ValueError:  # such as 0b_, which the pattern lets through
+        return text
+    return value

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from modelkit.graphs.blocks import Blocks
 
-VERSION = 1
 PREFIXES = ("", "bert.")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

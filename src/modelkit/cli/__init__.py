@@ -1,1 +1,41 @@
-"""The command line: thin commands over the same functions the plugin calls."""
+"""The command line: thin commands over the functions the plugin calls. The file name is the command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from modelkit.errors import ModelkitError
+
+
+class Commands(click.Group):
+    """Imports a command's module when it is called, so that `modelkit --help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Every file beside this one."""
+        return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that file, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"modelkit.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="pytest-modelkit")
+def modelkit() -> None:
+    """Write a manifest, run pytest, ship a model you can trust."""
+
+
+def main() -> None:
+    """Run a command; what a user can act on is one line and an exit code, never a traceback."""
+    try:
+        modelkit()
+    except ModelkitError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

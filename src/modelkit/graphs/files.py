@@ -158,7 +158,11 @@ def _head(tensor: onnx.TensorProto) -> tuple[bytes, int, int]:
     length = int(place["length"])
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
-    return tensor.SerializeToString(deterministic=True) + _length_prefix(_RAW_DATA, length), int(place["offset"]), length
+    return (
+        tensor.SerializeToString(deterministic=True) + _length_prefix(_RAW_DATA, length),
+        int(place["offset"]),
+        length,
+    )
 
 
 def _length_prefix(field: int, length: int) -> bytes:

@@ -248,9 +248,7 @@ def matrix_int8(tape: Tape, name: str, array: Floats) -> Matrix:
 def table_int8(tape: Tape, name: str, array: Floats, take: Lookup, indices: ir.Value | None = None) -> ir.Value:  # noqa: ARG001
     """One scale per row, so that a rare token's small vector keeps its precision beside a frequent one's large."""
     integers, scales = to_int8(array)
-    rows = tape.node(
-        f"{name}/float", "Cast", take("int8", tape.weight(f"{name}/int8", integers)), to=ir.DataType.FLOAT
-    )
+    rows = tape.node(f"{name}/float", "Cast", take("int8", tape.weight(f"{name}/int8", integers)), to=ir.DataType.FLOAT)
     scale = take("scales", tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))
     scale = tape.node(f"{name}/scales/float", "Cast", scale, to=ir.DataType.FLOAT)
     return tape.node(f"{name}/rows", "Mul", rows, scale)

@@ -41,7 +41,9 @@ class Tape(ir.tape.Tape):
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
             text = "x".join(map(str, array.reshape(-1).tolist())).replace("-", "minus ").replace(" ", "")
-            name = f"{self._constants}/{array.dtype.name}{'' if array.ndim == 0 else list(array.shape)}/{text}".replace(" ", "")
+            name = f"{self._constants}/{array.dtype.name}{'' if array.ndim == 0 else list(array.shape)}/{text}".replace(
+                " ", ""
+            )
             self._shared[key] = self.weight(name, array)
         return self._shared[key]
 

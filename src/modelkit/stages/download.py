@@ -7,12 +7,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from modelkit import kinds
 from modelkit.digests import digest_folder
 from modelkit.errors import ArtifactError, SourceError
 from modelkit.file_names import listed, without_secrets
+from modelkit.stages.job import Job
 from modelkit.vocabulary import Choice, Fetching, FileDigest, Source, Wanted
+
+NAME, VERSION, INPUTS = "downloaded", 1, ()
 
 SHORT = 12
 """Hex digits of a sha256 in a message: enough to compare two by eye."""
@@ -104,3 +108,15 @@ def _compare(files: Mapping[str, FileDigest], expected: Mapping[str, FileDigest]
 
 def _line(place: str, error: SourceError) -> str:
     return f"{place}: {error.message}"
+
+
+def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG001
+    """The stage: exactly the files the job is pinned to."""
+    served = fetch(job.manifest.source, job.files, into, job.context)
+    job.told.extend(f"{line}; trying the next place" for line in served.refused)
+    job.told.append(f"downloaded from {served.place}")
+
+
+def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    """The bytes alone: which place serves them does not matter."""
+    return {"files": {name: [entry.sha256, entry.size] for name, entry in job.files.items()}}

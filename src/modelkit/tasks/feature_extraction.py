@@ -95,11 +95,14 @@ def open_(folder: Path, session: Session, options: Options) -> Embedder:
     return Embedder(folder, session, options)
 
 
-def verify(folder: Path, rows: int) -> None:
-    """Refuse a tokenizer that cannot belong to an embedding table of `rows` rows. Raises `StageError`."""
+def verify(folder: Path, rows: int | None) -> None:
+    """Refuse a tokenizer that cannot belong to an embedding table of `rows` rows (None: unknown).
+
+    Raises `StageError`.
+    """
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= rows:
+    if rows is not None and largest >= rows:
         raise StageError(
             f"tokenizer.json knows ids up to {largest}, the embedding table ends at {rows - 1}",
             hint="the tokenizer and the weights do not belong together",
@@ -115,7 +118,7 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     # The library raises a bare Exception for every kind of broken file.
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise StageError(
             f"tokenizer.json does not parse ({error})", hint="fetch the source again, or export it with `tokenizers`"
         ) from error

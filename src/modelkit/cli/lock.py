@@ -1,0 +1,35 @@
+"""`modelkit lock`: pin what a manifest resolves to, and what comes out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modelkit.cli._selection import PATHS, manifests, progress_bars
+
+
+@click.command("lock")
+@PATHS
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a lock is missing or no longer true.")
+@click.option("--offline", is_flag=True, help="Never use the network; fail if it is needed.")
+def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
+    """Resolve, build and check manifests, and write x.lock beside each x.yaml."""
+    from modelkit import lock, locking  # noqa: PLC0415
+    from modelkit.errors import CONFORMING, NOT_CONFORMING  # noqa: PLC0415
+    from modelkit.store import Store  # noqa: PLC0415
+
+    stale, store = False, Store()
+    with progress_bars() as progress:
+        for manifest in manifests(paths):
+            path = lock.path_of(manifest.path)
+            fresh = locking.resolved(manifest, store, offline=offline, progress=progress)
+            differences = locking.compare(lock.read(manifest.path), fresh)
+            if check:
+                stale = stale or bool(differences)
+                click.echo("\n".join(f"{path}: {line}" for line in differences) or f"{path}: true")
+            else:
+                path.write_text(lock.text(fresh), encoding="utf-8")
+                click.echo(f"{path}: " + ("; ".join(differences) or "unchanged"))
+    sys.exit(NOT_CONFORMING if stale else CONFORMING)

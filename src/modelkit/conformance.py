@@ -1,0 +1,172 @@
+"""Which checks an artifact has to pass, and what they say of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from modelkit import kinds, lock, model, runtime
+from modelkit.digests import digest_file, key_of
+from modelkit.errors import CheckError, ModelkitError
+from modelkit.pipeline import Build
+from modelkit.stages.convert import NAME as CONVERTED
+from modelkit.stages.job import tool
+from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
+
+TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
+"""What a verdict's figures may depend on, beside the artifact."""
+
+
+def plan(manifest: Manifest) -> tuple[str, ...]:
+    """The checks every variant of `manifest` has to pass: all there are on the shelf, the project's own among them."""
+    return kinds.names("checks", kinds.project_of(manifest.path))
+
+
+@dataclass
+class Examination:
+    """One artifact under its checks. Loads nothing until a check that is not on record asks for it."""
+
+    build: Build
+    artifact: Artifact
+    _loaded: dict[tuple[str, int | None], Any] = field(default_factory=dict)
+    _outputs: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, check: str) -> Verdict:
+        """The verdict of `check`: the recorded one for exactly these bytes, limits, tools and processor, or a new one.
+
+        Only passes are recorded. Raises `CheckError` when the check could not run.
+        """
+        manifest, variant = self.build.job.manifest, self.build.job.variant
+        module = kinds.load("checks", check, kinds.project_of(manifest.path))
+        limits = variant.limits.get(check) or module.Options()
+        key = key_of(self._material(module, limits))
+        if record := self.build.store.get_record(key):
+            return _excused(manifest, variant, replace(_verdict(record), reused=True))
+        try:
+            verdict: Verdict = module.check(self._subject(), limits)
+        except CheckError as error:
+            error.message = f"{self.build.job.name}: {check} could not run: {error.message}"
+            raise
+        if verdict.outcome == "passed":
+            self.build.store.put_record(key, _fields(verdict))
+        return _excused(manifest, variant, verdict)
+
+    def _material(self, module: Any, limits: Any) -> dict[str, Any]:
+        manifest, variant = self.build.job.manifest, self.build.job.variant
+        return {
+            "check": module.__name__,
+            "version": module.VERSION,
+            "code": _code(str(module.__file__)),
+            "limits": asdict(limits),
+            "budget": variant.budget,
+            "signature": {
+                "inputs": [f"{spec.name}: {spec}" for spec in manifest.signature.inputs],
+                "outputs": [f"{spec.name}: {spec}" for spec in manifest.signature.outputs],
+            },
+            "scheme": lock.options(variant.scheme),
+            "artifact": self.artifact.digest,
+            "reference": self.build.stage(CONVERTED).key,
+            "corpus": _code(str(corpus_path(manifest))),
+            "tools": {name: tool(name) for name in TOOLS},
+            "processor": json.loads(json.dumps(runtime.cpu())),
+        }
+
+    def _subject(self) -> Subject:
+        job = self.build.job
+        rows = tuple(json.loads(line) for line in corpus_path(job.manifest).read_text("utf-8").split("\n") if line)
+        return Subject(
+            job.manifest, job.variant, self.artifact, self.build.artifact(CONVERTED), rows, self._open, self._of_corpus
+        )
+
+    def _open(self, artifact: Artifact, threads: int | None = None) -> Any:
+        key = (artifact.digest, threads)
+        if key not in self._loaded:
+            self._loaded[key] = model.load(artifact.folder, threads)
+        return self._loaded[key]
+
+    def _of_corpus(self, artifact: Artifact) -> Any:
+        if artifact.digest not in self._outputs:
+            self._outputs[artifact.digest] = self._embedded(artifact)
+        return self._outputs[artifact.digest]
+
+    def _embedded(self, artifact: Artifact) -> Any:
+        """Kept in the store: the variants of a model, and two workers, share one run of their reference."""
+        import numpy as np  # noqa: PLC0415
+
+        material = {
+            "stage": "corpus outputs",
+            "artifact": artifact.digest,
+            "corpus": _code(str(corpus_path(self.build.job.manifest))),
+            "tools": {name: tool(name) for name in TOOLS},
+            "processor": json.loads(json.dumps(runtime.cpu())),
+        }
+
+        def write(into: Path) -> None:
+            texts = [row["text"] for row in self._subject().corpus]
+            np.save(into / "outputs.npy", self._open(artifact).embed(texts), allow_pickle=False)
+
+        kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)
+        return np.load(kept.folder / "outputs.npy", allow_pickle=False)
+
+
+def corpus_path(manifest: Manifest) -> Path:
+    """The inputs of the manifest's task: the project's own corpus if it has one, else the one modelkit ships."""
+    name = Path("corpora") / f"{manifest.task.kind}.jsonl"
+    package = Path(__file__).parent
+    project = kinds.project_of(manifest.path)
+    # The second is where a wheel carries it, the third where a checkout has it.
+    places = [package / name, package.parents[1] / "conformance" / name]
+    for path in ([project / "conformance" / name] if project else []) + places:
+        if path.is_file():
+            return path
+    raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
+
+
+@cache
+def _code(path: str) -> str:
+    return digest_file(Path(path)).sha256
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    fields = asdict(verdict)
+    del fields["reused"]
+    return {**fields, "worst": list(fields["worst"])}
+
+
+def _verdict(fields: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{**fields, "worst": tuple(fields["worst"])})
+
+
+def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
+    """Apply the manifest's known failures, strictly: an excuse that is not needed, or is over, fails."""
+    for known in manifest.known_failures:
+        if (known.variant, known.check) != (variant.name, verdict.check):
+            continue
+        if known.until < datetime.now(UTC).date():
+            return replace(verdict, outcome="failed", sentence=f"{known.place}: the excuse ended on {known.until}; "
+                                                               f"{verdict.sentence}")  # fmt: skip
+        if verdict.outcome == "passed":
+            return replace(verdict, outcome="failed", sentence=f"{known.place}: this known failure passes now; "
+                                                               "remove it from known_failures")  # fmt: skip
+        if verdict.outcome == "failed":
+            return replace(verdict, outcome="skipped", sentence=f"known failure until {known.until}, {known.because}: "
+                                                                f"{verdict.sentence}")  # fmt: skip
+    return verdict
+
+
+def examine(build: Build, artifact: Artifact, told: Callable[[Verdict], None] = lambda verdict: None) -> list[Verdict]:
+    """Every planned check, in order. A check that cannot run is an `errored` verdict with the reason."""
+    examination, verdicts = Examination(build, artifact), []
+    for check in plan(build.job.manifest):
+        try:
+            verdict = examination.run(check)
+        except ModelkitError as error:
+            verdict = Verdict(check, "errored", str(error))
+        told(verdict)
+        verdicts.append(verdict)
+    return verdicts

@@ -1,0 +1,75 @@
+"""Making a lock: resolve the source, build every variant, measure it, write down what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelkit import conformance, kinds, lock, pipeline
+from modelkit.digests import difference
+from modelkit.errors import CheckError
+from modelkit.stages.job import Job, tool
+from modelkit.store import Store
+from modelkit.vocabulary import Fetching, Manifest, Progress, Verdict
+
+
+def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progress) -> lock.Lock:
+    """The lock `manifest` would get now.
+
+    Files that an earlier lock pins at the same revision are not fetched again. Raises `CheckError` when a variant does
+    not conform: what is locked is what was proven.
+    """
+    context = Fetching(manifest.path.parent, offline, progress)
+    earlier = lock.read(manifest.path)
+    if earlier and earlier.recipe["source"] == lock.recipe(manifest)["source"]:
+        identity, files = earlier.identity, dict(earlier.source)
+    else:
+        identity, files, _ = pipeline.resolve(manifest, store, context)
+    artifacts, measured = {}, {}
+    for variant in manifest.variants.values():
+        build = pipeline.Build(Job(manifest, variant, files, context), store)
+        artifact = pipeline.build(build)
+        artifacts[variant.name] = dict(artifact.files)
+        measured[variant.name] = {v.check: _figures(v) for v in _insist(build, conformance.examine(build, artifact))}
+    return lock.Lock(files, identity, lock.recipe(manifest), _tools(manifest), artifacts, measured)
+
+
+def compare(old: lock.Lock | None, new: lock.Lock) -> list[str]:
+    """What differs, one line each. Figures may differ between processors, so they are no difference by themselves."""
+    if old is None:
+        return ["there is no lock yet"]
+    return difference(_pinned(old), _pinned(new))
+
+
+def _pinned(locked: lock.Lock) -> dict[str, Any]:
+    return {
+        "source": {name: entry.sha256 for name, entry in locked.source.items()},
+        "identity": locked.identity,
+        "recipe": dict(locked.recipe),
+        "artifacts": {
+            v: {name: entry.sha256 for name, entry in files.items()} for v, files in locked.artifacts.items()
+        },
+    }
+
+
+def _insist(build: pipeline.Build, verdicts: list[Verdict]) -> list[Verdict]:
+    for verdict in verdicts:
+        if verdict.outcome in ("failed", "errored"):
+            raise CheckError(f"{build.job.name}: {verdict.check} {verdict.outcome}: {verdict.sentence}",
+                             where=build.job.manifest.path, hint="only what conforms can be locked")  # fmt: skip
+    return verdicts
+
+
+def _figures(verdict: Verdict) -> Mapping[str, Any]:
+    """Numbers to four digits: enough to see a change, few enough not to change with every processor."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in verdict.measured.items()
+        if isinstance(value, int | float)
+    }
+
+
+def _tools(manifest: Manifest) -> dict[str, str]:
+    modules = [kinds.load("exporters", manifest.export.kind)]
+    modules += [kinds.load("schemes", variant.scheme.kind) for variant in manifest.variants.values()]
+    return {name: tool(name) for name in sorted({name for module in modules for name in module.TOOLS})}

@@ -1,0 +1,53 @@
+"""One verdict with all that is needed to report it, as JSON built-ins: it crosses processes and ends in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modelkit.vocabulary import Artifact, Manifest, Variant, Verdict
+
+Record = dict[str, Any]
+
+
+def record(
+    manifest: Manifest,
+    variant: Variant,
+    verdict: Verdict,
+    artifact: Artifact | None = None,
+    folder: Path | None = None,
+    told: Iterable[str] = (),
+    draft: bool = False,
+) -> Record:
+    """`artifact` and `folder` are None when there was nothing to check."""
+    return {
+        "manifest": manifest.path.as_posix(),
+        "model": manifest.name,
+        "variant": variant.name,
+        "channel": variant.channel,
+        "draft": draft,
+        "folder": folder.as_posix() if folder else None,
+        "told": list(told),
+        "artifact": _artifact(artifact) if artifact else None,
+        "verdict": {**asdict(verdict), "worst": list(verdict.worst)},
+    }
+
+
+def _artifact(artifact: Artifact) -> Record:
+    return {
+        "digest": artifact.digest,
+        "reused": artifact.reused,
+        "size": artifact.size,
+        "files": {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in artifact.files.items()},
+        "chain": [{"stage": stage.name, "key": stage.key} for stage in artifact.chain],
+    }
+
+
+def by_variant(records: Iterable[Record]) -> dict[tuple[str, str, str], list[Record]]:
+    """Records grouped by manifest, model and variant, in the order they came."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for one in records:
+        groups.setdefault((one["manifest"], one["model"], one["variant"]), []).append(one)
+    return groups

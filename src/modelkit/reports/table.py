@@ -1,0 +1,78 @@
+"""The terminal table: model x variant, whether it conforms, its size, its worst margin, which checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from modelkit.reports.records import Record, by_variant
+
+MODEL_FILES = ("model.onnx", "model.onnx.data")
+
+
+def render(records: Sequence[Record], width: int = 120, color: bool = False) -> str:
+    """The table and, below it, where things are and what happened; ready to print."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title="modelkit", title_justify="left", title_style="bold")
+    for heading in ("model", "variant", "state", "model size", "worst margin", "checks"):
+        table.add_column(heading, justify="right" if heading == "model size" else "left", overflow="fold")
+    groups = by_variant(records)
+    for (_, name, variant), group in groups.items():
+        table.add_row(name, variant, _state(group), _size(group[-1]), _margin(group), _checks(group))
+    console = Console(width=width, force_terminal=color, no_color=not color, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+        for line in _notes(groups.values()):
+            console.print(line, markup=False, soft_wrap=True)
+    return captured.get()
+
+
+def _state(group: Sequence[Record]) -> str:
+    outcomes = {record["verdict"]["outcome"] for record in group}
+    if group[-1]["draft"]:
+        return "draft"
+    if "errored" in outcomes:
+        return "[red]could not run[/red]"
+    if "failed" in outcomes:
+        return "[red]not conforming[/red]"
+    return "[green]conforming[/green]" if "passed" in outcomes else "not checked"
+
+
+def _size(record: Record) -> str:
+    if record["artifact"] is None:
+        return "-"
+    files = record["artifact"]["files"]
+    return f"{sum(files[name]['size'] for name in MODEL_FILES if name in files) / 1e6:.2f} MB"
+
+
+def _margin(group: Sequence[Record]) -> str:
+    margins = [(v["margin"], v["check"]) for v in (record["verdict"] for record in group) if v["margin"] is not None]
+    if not margins:
+        return "-"
+    margin, check = min(margins)
+    return f"{margin:+.1%} {check}"
+
+
+def _checks(group: Sequence[Record]) -> str:
+    names: dict[str, list[str]] = {}
+    for record in group:
+        names.setdefault(record["verdict"]["outcome"], []).append(record["verdict"]["check"])
+    return "; ".join(f"{outcome}: {', '.join(checks)}" for outcome, checks in names.items())
+
+
+def _notes(groups: Iterable[Sequence[Record]]) -> list[str]:
+    groups = list(groups)
+    told = [line for group in groups for record in group for line in record["told"]]
+    folders = [f"{group[-1]['folder']}" for group in groups if group[-1]["folder"]]
+    lines = [*dict.fromkeys(told), *(f"finished: {folder}" for folder in dict.fromkeys(folders))]
+    if folders and not told and all(_is_warm(record) for group in groups for record in group):
+        lines.append("warm: nothing downloaded, nothing rebuilt, every verdict on record for exactly these bytes")
+    return lines
+
+
+def _is_warm(record: dict[str, Any]) -> bool:
+    artifact = record["artifact"]
+    recorded = record["verdict"]["reused"] or record["verdict"]["outcome"] == "skipped"
+    return artifact is not None and artifact["reused"] and recorded

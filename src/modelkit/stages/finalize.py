@@ -1,0 +1,32 @@
+"""The fourth checkpoint, finalized: one folder with all that a consumer needs and the sums to check it by."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modelkit.digests import digest_folder
+from modelkit.stages.job import Job, tool
+
+NAME, VERSION, INPUTS = "finalized", 1, ("converted", "quantized")
+SUMS = "SHA256SUMS"
+"""In the form `sha256sum --check` reads."""
+
+
+def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
+    """The digests of what is put together."""
+    return {"inputs": dict(inputs), "tools": {"onnx": tool("onnx")}}
+
+
+def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG001
+    """The quantized model as one file, and the converted model's companions."""
+    from modelkit.graphs import files  # noqa: PLC0415
+
+    files.finish(inputs["quantized"], into)
+    for path in sorted(inputs["converted"].iterdir()):
+        if path.name not in (files.MODEL, files.DATA):
+            shutil.copyfile(path, into / path.name)
+    sums = "".join(f"{entry.sha256}  {name}\n" for name, entry in digest_folder(into).items())
+    (into / SUMS).write_text(sums, encoding="utf-8")

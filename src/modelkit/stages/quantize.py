@@ -1,0 +1,29 @@
+"""The third checkpoint, quantized: the model after the variant's scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modelkit import kinds, lock
+from modelkit.stages.job import Job, tool
+
+NAME, VERSION, INPUTS = "quantized", 1, ("converted",)
+
+
+def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Scheme and options, the digest of the converted model, and the tools that write."""
+    scheme = kinds.load("schemes", job.variant.scheme.kind)
+    return {
+        "scheme": lock.options(job.variant.scheme),
+        "version": scheme.VERSION,
+        "inputs": dict(inputs),
+        "tools": {name: tool(name) for name in scheme.TOOLS},
+    }
+
+
+def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
+    """Raises `StageError` when the scheme cannot hold the model."""
+    scheme = job.variant.scheme
+    kinds.load("schemes", scheme.kind).quantize(inputs["converted"], into, scheme.options)

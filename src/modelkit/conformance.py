@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -159,7 +159,7 @@ def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def examine(build: Build, artifact: Artifact, told: Callable[[Verdict], None] = lambda verdict: None) -> list[Verdict]:
+def examine(build: Build, artifact: Artifact) -> list[Verdict]:
     """Every planned check, in order. A check that cannot run is an `errored` verdict with the reason."""
     examination, verdicts = Examination(build, artifact), []
     for check in plan(build.job.manifest):
@@ -167,6 +167,5 @@ def examine(build: Build, artifact: Artifact, told: Callable[[Verdict], None] = 
             verdict = examination.run(check)
         except ModelkitError as error:
             verdict = Verdict(check, "errored", str(error))
-        told(verdict)
         verdicts.append(verdict)
     return verdicts

@@ -109,9 +109,11 @@ def build(prepared: Build, locked: lock.Lock | None = None) -> Artifact:
     artifact = prepared.artifact(finalize.NAME)
     expected = locked.artifacts.get(prepared.job.variant.name) if locked else None
     if locked and expected and dict(expected) != dict(artifact.files):
-        raise StageError(_not_as_locked(prepared.job, artifact, expected, locked),
-                         where=lock.path_of(prepared.job.manifest.path),
-                         hint=f"install the locked tools, or accept with `modelkit lock {prepared.job.manifest.path}`")  # fmt: skip
+        raise StageError(
+            _not_as_locked(prepared.job, artifact, expected, locked),
+            where=lock.path_of(prepared.job.manifest.path),
+            hint=f"install the locked tools, or accept it with `modelkit lock {prepared.job.manifest.path}`",
+        )
     return artifact
 
 

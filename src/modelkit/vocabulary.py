@@ -53,6 +53,10 @@ class Wanted:
     names: tuple[str, ...] = ()
 
 
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Shows no progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetching:
     """What a source needs to know about the run it serves."""
@@ -60,7 +64,7 @@ class Fetching:
     base: Path
     """Folder of the manifest; relative paths start here."""
     offline: bool = False
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = _silent
 
 
 @dataclass(frozen=True, slots=True)

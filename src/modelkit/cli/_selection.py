@@ -70,7 +70,8 @@ def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
     from modelkit import manifest  # noqa: PLC0415
     from modelkit.errors import ManifestError  # noqa: PLC0415
 
-    loaded, mistakes = [], []
+    loaded: list[Manifest] = []
+    mistakes: list[str] = []
     for path in manifest.find(paths or (Path("manifests"),)):
         try:
             loaded.append(manifest.load(path))

@@ -10,9 +10,9 @@ from modelkit.cli._selection import Selection, prepared, progress_bars, select, 
 
 
 @click.command("build")
-@selects
 @click.option("--force", is_flag=True, help="Build again, compare with what is stored, replace changed folders.")
 @click.option("--clean", is_flag=True, help="Remove the selected finished folders first.")
+@selects
 def command(selection: Selection, *, force: bool, clean: bool) -> None:
     """Build the selected variants into build/<channel>/out/Final/<name>/."""
     from modelkit import delivery, pipeline  # noqa: PLC0415

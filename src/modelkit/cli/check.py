@@ -10,8 +10,8 @@ from modelkit.cli._selection import Selection, prepared, progress_bars, select, 
 
 
 @click.command("check")
-@selects
 @click.option("--force", is_flag=True, help="Build again and replace changed folders.")
+@selects
 def command(selection: Selection, *, force: bool) -> None:
     """Build and check the selected variants; exit 1 if one does not conform, 3 if a check could not run."""
     from modelkit import conformance, delivery, pipeline  # noqa: PLC0415

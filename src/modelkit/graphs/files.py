@@ -42,7 +42,7 @@ class TensorFile:
         # Not in append mode: the kernel's copy between files, which `tofile` uses, refuses it.
         with (self.folder / DATA).open("r+b" if self._end else "wb") as file:
             file.seek(self._end)
-            tensor.tofile(file)
+            tensor.tofile(file)  # type: ignore[attr-defined]
         start, self._end = self._end, self._end + tensor.nbytes
         return ir.ExternalTensor(
             DATA,

@@ -1,10 +1,10 @@
-"""Rounding weights to integers. Elementwise float32 arithmetic only, summed in a fixed order: the same bytes anywhere."""
+"""Rounding weights to integers: elementwise float32 arithmetic, summed in a fixed order, so the same bytes anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,8 @@ def to_int4(groups: Floats, block: int) -> Int4:
     """
     rows = max(1, PIECE // groups.shape[1])
     pieces = [groups[start : start + rows] for start in range(0, len(groups), rows)]
-    work: Callable[[Floats], Int4] = lambda piece: _piece_to_int4(piece, block)  # noqa: E731
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(work, pieces))
+        done = list(pool.map(partial(_piece_to_int4, block=block), pieces))
     return Int4(*(np.concatenate([getattr(part, name) for part in done]) for name in Int4.__dataclass_fields__))
 
 

@@ -1,13 +1,13 @@
 """Integer matrix products with one activation scale per token, in standard operators.
 
-A token's scale depends on that token alone, so a sentence gives the same vector alone and among others. Activations are
-uint8 and weights int8: the pair onnxruntime has fast kernels for on x86. Dynamic per-token scales are those of ZeroQuant
-(arXiv:2206.01861), there with its own kernels.
+A token's scale depends on that token alone, so a sentence gives the same vector alone and among others. Activations
+are uint8 and weights int8: the pair onnxruntime has fast kernels for on x86. Dynamic per-token scales are those of
+ZeroQuant (arXiv:2206.01861), there with its own kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -125,7 +125,7 @@ def _is_stored(value: ir.Value | None) -> bool:
     )
 
 
-def _replace(graph: ir.Graph, old: ir.Node, new: tuple[ir.Node, ...], value: ir.Value) -> None:
+def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node], value: ir.Value) -> None:
     value.type, value.shape = old.outputs[0].type, old.outputs[0].shape
     ir.convenience.replace_nodes_and_values(graph, old, [old], new, old.outputs, [value])
 
@@ -147,6 +147,7 @@ class _Rewriter:
 
     def _product(self, node: ir.Node, stored: ir.Value) -> ir.Value:
         tape, x, name = self.tape, node.inputs[0], str(node.outputs[0].name)
+        assert x is not None  # a product has two operands
         array, weight = stored.const_value.numpy(), str(stored.name)  # type: ignore[union-attr]
         write = matrix_int8 if _named(weight, self.precision.weights_8bit) else self.write_matrix
         matrix = write(tape, weight, array)
@@ -256,4 +257,5 @@ def table_int8(tape: Tape, name: str, array: Floats, take: Lookup, indices: ir.V
 
 def column_sums(integers: npt.NDArray[np.int8], scales: Floats) -> Floats:
     """int8[column, inner], float32[column] -> float32[column]; the integer sum is exact, whatever its order."""
-    return integers.sum(1, dtype=np.int32).astype(np.float32) * scales
+    exact: npt.NDArray[np.int32] = np.add.reduce(integers, axis=1, dtype=np.int32)
+    return exact.astype(np.float32) * scales

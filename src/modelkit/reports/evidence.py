@@ -35,7 +35,7 @@ def write(records: Iterable[Record], root: Path) -> list[Path]:
 
 def _write_one(group: Sequence[Record], root: Path) -> Path:
     last = group[-1]
-    path = root / last["channel"] / "out" / "Evidence" / f"{last['model']}-{last['variant']}.json"
+    path: Path = root / last["channel"] / "out" / "Evidence" / f"{last['model']}-{last['variant']}.json"
     verdicts = {**_earlier(path, last["artifact"]["digest"]), **{r["verdict"]["check"]: r["verdict"] for r in group}}
     evidence = {
         "format": FORMAT,

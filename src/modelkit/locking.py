@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progr
     if earlier and earlier.recipe["source"] == lock.recipe(manifest)["source"]:
         identity, files = earlier.identity, dict(earlier.source)
     else:
-        identity, files, _ = pipeline.resolve(manifest, store, context)
+        served, files, _ = pipeline.resolve(manifest, store, context)
+        identity = _commit(manifest) or served
     artifacts, measured = {}, {}
     for variant in manifest.variants.values():
         build = pipeline.Build(Job(manifest, variant, files, context), store)
@@ -32,6 +34,12 @@ def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progr
         artifacts[variant.name] = dict(artifact.files)
         measured[variant.name] = {v.check: _figures(v) for v in _insist(build, conformance.examine(build, artifact))}
     return lock.Lock(files, identity, lock.recipe(manifest), _tools(manifest), artifacts, measured)
+
+
+def _commit(manifest: Manifest) -> str | None:
+    """The full commit that the source is pinned to: that is what it resolves to, whichever mirror served the bytes."""
+    revision = str(getattr(manifest.source.first.options, "revision", None))
+    return revision if re.fullmatch("[0-9a-f]{40}", revision) else None
 
 
 def compare(old: lock.Lock | None, new: lock.Lock) -> list[str]:

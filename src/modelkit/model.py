@@ -14,7 +14,7 @@ from typing import Any
 
 from modelkit import kinds, runtime
 from modelkit.errors import StageError
-from modelkit.graphs.files import MODEL
+from modelkit.graphs import MODEL
 from modelkit.vocabulary import Choice
 
 CARD = "modelkit.json"
@@ -51,9 +51,9 @@ def read_card(folder: Path) -> Choice:
 
 
 def _options(options: type, fields: dict[str, Any]) -> Any:
-    from pydantic import TypeAdapter  # noqa: PLC0415
+    from modelkit.validation import adapter  # noqa: PLC0415
 
-    return TypeAdapter(options).validate_python(fields)
+    return adapter(options).validate_json(json.dumps(fields))
 
 
 def main() -> None:

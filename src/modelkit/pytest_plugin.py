@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.root = Path(config.getoption("modelkit_build") or config.rootpath / "build")
+        self.root = _shown(Path(config.getoption("modelkit_build") or config.rootpath / "build"))
         self.records: list[dict[str, Any]] = []
         self._store: Store | None = None
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from modelkit.errors import StageError
 
+FLOATS = ("F32", "F16", "BF16", "F64")
+"""What safetensors calls the types that become float32 here; integers would need scales that only their maker knows."""
+
 
 class Weights:
     """The tensors of every `*.safetensors` file of one folder, by name.
@@ -26,18 +29,26 @@ class Weights:
             )
 
     def read(self, name: str, shape: tuple[int, ...]) -> Any:
-        """The tensor as float32 of exactly `shape`. Raises `StageError` when it is missing or has another shape."""
+        """The tensor as float32 of exactly `shape`. Raises `StageError` when it is missing, has another shape, or holds
+        no floating-point numbers."""
+        import ml_dtypes  # noqa: F401, PLC0415  numpy knows bfloat16 once this is imported; it comes with onnx-ir
         import numpy as np  # noqa: PLC0415
 
         stored = self._find(name)
         path = self._files[stored]
         # The file is opened per tensor: closing it gives the mapped pages back.
         with _open(path) as file:
-            found = tuple(file.get_slice(stored).get_shape())
+            header = file.get_slice(stored)
+            found = tuple(header.get_shape())
             if found != shape:
                 raise StageError(
                     f"{path.name}: tensor '{stored}' has shape {list(found)}, config.json asks for {list(shape)}",
                     hint="the weights and config.json do not belong together",
+                )
+            if header.get_dtype() not in FLOATS:
+                raise StageError(
+                    f"{path.name}: tensor '{stored}' is stored as {header.get_dtype()}, expected {', '.join(FLOATS)}",
+                    hint="take the checkpoint before it was quantized",
                 )
             return np.asarray(file.get_tensor(stored), dtype=np.float32)
 

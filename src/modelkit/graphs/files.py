@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from modelkit.errors import StageError
+from modelkit.graphs import DATA, MODEL
 
-MODEL, DATA = "model.onnx", "model.onnx.data"
 INLINE_BELOW = 1024
 """Tensors smaller than this stay in `model.onnx`: shapes must be readable there without the data file."""
 LARGEST_FILE = 2**31 - 1

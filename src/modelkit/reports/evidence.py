@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,10 +64,11 @@ def _earlier(path: Path, digest: str) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)  # noqa: PTH105
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise StageError(f"cannot be written ({error.strerror})", where=path, hint="free some space") from error

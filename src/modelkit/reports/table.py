@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from modelkit.graphs import DATA, MODEL
 from modelkit.reports.records import Record, by_variant
-
-MODEL_FILES = ("model.onnx", "model.onnx.data")
 
 
 def render(records: Sequence[Record], width: int = 120, color: bool = False) -> str:
@@ -44,7 +43,7 @@ def _size(record: Record) -> str:
     if record["artifact"] is None:
         return "-"
     files = record["artifact"]["files"]
-    return f"{sum(files[name]['size'] for name in MODEL_FILES if name in files) / 1e6:.2f} MB"
+    return f"{sum(files[name]['size'] for name in (MODEL, DATA) if name in files) / 1e6:.2f} MB"
 
 
 def _margin(group: Sequence[Record]) -> str:

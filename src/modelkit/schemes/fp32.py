@@ -18,7 +18,7 @@ def quantize(source: Path, into: Path, options: Options) -> None:  # noqa: ARG00
     """Copy the model of `source` to `into`."""
     import shutil  # noqa: PLC0415
 
-    from modelkit.graphs.files import DATA, MODEL  # noqa: PLC0415
+    from modelkit.graphs import DATA, MODEL  # noqa: PLC0415
 
     for name in (MODEL, DATA):
         if (source / name).exists():

@@ -24,7 +24,7 @@ class Options:
 def quantize(source: Path, into: Path, options: Options) -> None:
     """Write the model of `source` to `into` with `onnxruntime.quantization.quantize_dynamic`."""
     from modelkit import runtime  # noqa: PLC0415
-    from modelkit.graphs.files import MODEL  # noqa: PLC0415
+    from modelkit.graphs import MODEL  # noqa: PLC0415
 
     runtime.quantize_dynamic(
         source / MODEL, into / MODEL, per_channel=options.per_channel, reduce_range=options.reduce_range

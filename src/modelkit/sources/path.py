@@ -17,7 +17,7 @@ class Options:
 
 
 def fetch(options: Options, wanted: Wanted, into: Path, context: Fetching) -> str:
-    """Copy the wanted files to `into`; the identity is the folder's absolute path.
+    """Copy the wanted files to `into`; the identity is the path as the manifest has it, the same on every machine.
 
     Raises `SourceError` if the folder or a wanted file is missing or cannot be read.
     """
@@ -25,4 +25,4 @@ def fetch(options: Options, wanted: Wanted, into: Path, context: Fetching) -> st
     with containers.folder(place) as found:
         for name in file_names.select(wanted, found.sizes):
             containers.copy(found, name, into / name, name, context.progress)
-    return str(place)
+    return options.path

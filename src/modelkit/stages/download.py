@@ -29,7 +29,7 @@ class Served:
     place: str
     """As the manifest names it: `hub sentence-transformers/all-MiniLM-L6-v2@1110a24`."""
     identity: str
-    """What that resolved to: a full commit, `name==version`, an absolute path or a URL."""
+    """What that resolved to: a full commit, `name==version`, a path or a URL."""
     files: Mapping[str, FileDigest]
     refused: tuple[str, ...] = ()
     """One line per place that was tried before and failed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.digests import digest_folder
+from modelkit.graphs import DATA, MODEL
 from modelkit.stages.job import Job, tool
 
 NAME, VERSION, INPUTS = "finalized", 1, ("converted", "quantized")
@@ -26,7 +27,7 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG0
 
     files.finish(inputs["quantized"], into)
     for path in sorted(inputs["converted"].iterdir()):
-        if path.name not in (files.MODEL, files.DATA):
+        if path.name not in (MODEL, DATA):
             shutil.copyfile(path, into / path.name)
     sums = "".join(f"{entry.sha256}  {name}\n" for name, entry in digest_folder(into).items())
     (into / SUMS).write_text(sums, encoding="utf-8")

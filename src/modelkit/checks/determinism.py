@@ -1,0 +1,57 @@
+"""The same bytes out, run after run, session after session, process after process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import IO, Any
+
+from modelkit.errors import CheckError
+from modelkit.vocabulary import Subject, Verdict
+
+VERSION = 1
+PROMISE = "the same texts give bit-identical vectors twice in one session and in a second process"
+EVERY = 8
+"""One text of so many: enough lengths and scripts, at a fraction of the corpus' time."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """No limits: bits are equal or they are not."""
+
+
+def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
+    """Raises `CheckError` when the second process does not come to an answer."""
+    texts = [row["text"] for row in subject.corpus[::EVERY]]
+    command = [sys.executable, "-m", "modelkit.model", str(subject.artifact.folder)]
+    # The other process starts first and works while this one does.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
+        _send(other.stdin, texts)
+        model = subject.open(subject.artifact)
+        digests = [sha256(model.embed(texts).tobytes()).hexdigest() for _ in range(2)]
+        out, err = other.communicate()
+    if other.returncode:
+        raise CheckError(f"the second process failed: {_last_line(err)}", hint="run `python -m modelkit.model` by hand")
+    digests.append(json.loads(out)["sha256"])
+    measured = {"texts": len(texts), "first": digests[0], "again": digests[1], "second_process": digests[2]}
+    different = [name for name, digest in zip(("again", "second_process"), digests[1:], strict=True)
+                 if digest != digests[0]]  # fmt: skip
+    if different:
+        return Verdict("determinism", "failed", f"other bits {' and '.join(different)}", measured)
+    return Verdict("determinism", "passed", f"{len(texts)} texts, bit-identical in three runs", measured)
+
+
+def _send(pipe: IO[bytes] | Any, texts: list[str]) -> None:
+    try:
+        pipe.write(json.dumps(texts).encode())
+        pipe.flush()
+    except BrokenPipeError:
+        return  # it ended already; its exit code tells why
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "without a word"

@@ -1,0 +1,148 @@
+"""The command line over the same functions."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from plugin.conftest import command
+
+USAGE, NOT_CONFORMING, COULD_NOT_RUN = 2, 1, 3
+
+
+@pytest.fixture
+def modelkit(project: Path):
+    return lambda *arguments: command(*arguments, cwd=project, store=project / "store")
+
+
+def final(project: Path, channel: str) -> Path:
+    return project / "build" / channel / "out" / "Final" / "tiny"
+
+
+def test_validate_names_the_variants(modelkit) -> None:
+    assert modelkit("validate", "tiny.yaml").stdout == "tiny.yaml: tiny: int8, int4\n"
+
+
+def test_validate_gives_every_mistake_of_every_file_and_exit_code_2(modelkit, project: Path) -> None:
+    shutil.copy(project / "tiny.yaml", project / "other.yaml")
+    for name in ("tiny.yaml", "other.yaml"):
+        (project / name).write_text((project / name).read_text().replace("license:", "licence:"))
+    done = modelkit("validate", ".")
+    assert done.returncode == USAGE
+    assert "tiny.yaml:3:1: licence" in done.stderr
+    assert "other.yaml:3:1: licence" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_build_makes_both_channels(modelkit, project: Path) -> None:
+    assert modelkit("build", "tiny.yaml").returncode == 0
+    assert (final(project, "dev") / "model.onnx").exists()
+    assert (final(project, "prod") / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("flag", ["--dev", "--int8", "--variant=int8"])
+def test_build_makes_only_what_is_selected(modelkit, project: Path, flag: str) -> None:
+    modelkit("build", "tiny.yaml", flag)
+    assert final(project, "dev").exists()
+    assert not final(project, "prod").exists()
+
+
+def test_a_name_that_selects_nothing_is_a_mistake_with_a_suggestion(modelkit) -> None:
+    done = modelkit("build", "tiny.yaml", "--only", "tinny")
+    assert done.returncode == USAGE
+    assert "no model 'tinny' in these manifests, did you mean 'tiny'?" in done.stderr
+
+
+def test_build_says_that_nothing_was_made_anew(modelkit) -> None:
+    assert "tiny/int8: from the store" in modelkit("build", "tiny.yaml").stdout
+
+
+def test_force_builds_again_and_replaces_an_edited_folder(modelkit, project: Path) -> None:
+    modelkit("build", "tiny.yaml")
+    edited = final(project, "dev") / "model.onnx"
+    edited.write_bytes(b"mine")
+    assert modelkit("build", "tiny.yaml").returncode == NOT_CONFORMING
+    assert edited.read_bytes() == b"mine"
+    assert modelkit("build", "tiny.yaml", "--force").returncode == 0
+    assert edited.read_bytes() != b"mine"
+
+
+def test_clean_removes_what_else_lies_in_the_finished_folder(modelkit, project: Path) -> None:
+    modelkit("build", "tiny.yaml")
+    (final(project, "dev") / "stray.txt").write_text("x")
+    assert modelkit("build", "tiny.yaml", "--clean").returncode == 0
+    assert not (final(project, "dev") / "stray.txt").exists()
+
+
+def test_check_passes_without_pytest_and_prints_the_table(modelkit) -> None:
+    done = modelkit("check", "tiny.yaml")
+    assert done.returncode == 0
+    assert "worst margin" in done.stdout
+
+
+def test_check_exits_1_for_a_broken_promise(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("1 MB", "1 kB"))
+    assert modelkit("check", "tiny.yaml").returncode == NOT_CONFORMING
+
+
+def test_an_unreachable_source_exits_3_with_one_line(modelkit, project: Path) -> None:
+    shutil.rmtree(project / "store")
+    shutil.rmtree(project / "weights")
+    done = modelkit("build", "tiny.yaml")
+    assert done.returncode == COULD_NOT_RUN
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (project / "build").exists()
+
+
+def test_a_draft_alone_is_nothing_to_build(modelkit, project: Path) -> None:
+    (project / "tiny.lock").unlink()
+    done = modelkit("build", "tiny.yaml")
+    assert done.returncode == USAGE
+    assert "draft" in done.stderr
+
+
+def test_why_says_that_all_is_reused(modelkit) -> None:
+    lines = modelkit("why", "tiny/int8", "tiny.yaml").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["downloaded", "converted", "quantized", "finalized"]
+    assert all("reused" in line for line in lines)
+
+
+def test_why_names_the_one_thing_that_differs(modelkit, project: Path) -> None:
+    path, lock = project / "tiny.yaml", project / "tiny.lock"
+    path.write_text(path.read_text().replace("block: 16", "block: 32"))
+    lock.write_text(lock.read_text().replace('"block": 16', '"block": 32'))
+    out = modelkit("why", "tiny/int4", "tiny.yaml").stdout
+    assert "to be made: scheme.w4a8-per-token.block: 16 -> 32" in out
+
+
+def test_lock_check_agrees_with_a_fresh_lock(modelkit) -> None:
+    done = modelkit("lock", "--check", "tiny.yaml")
+    assert done.returncode == 0
+    assert done.stdout == "tiny.lock: true\n"
+
+
+def test_lock_check_names_what_moved_on(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("max_tokens: 32", "max_tokens: 16"))
+    done = modelkit("lock", "--check", "tiny.yaml")
+    assert done.returncode == NOT_CONFORMING
+    assert "max_tokens: 32 -> 16" in done.stdout
+
+
+def test_a_manifest_that_moved_on_from_its_lock_is_refused(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("max_tokens: 32", "max_tokens: 16"))
+    done = modelkit("build", "tiny.yaml")
+    assert done.returncode == USAGE
+    assert "tiny.lock: was locked for another recipe" in done.stderr
+
+
+def test_two_locks_of_the_same_project_are_the_same_bytes(modelkit, project: Path) -> None:
+    before = (project / "tiny.lock").read_bytes()
+    (project / "tiny.lock").unlink()
+    shutil.rmtree(project / "store")
+    assert modelkit("lock", "tiny.yaml").returncode == 0
+    assert (project / "tiny.lock").read_bytes() == before

@@ -1,0 +1,173 @@
+"""Verdicts as test results: outcomes, selection, re-runs, workers, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+CHECKS = 6
+
+
+def test_a_conforming_model_passes_and_the_table_says_so(project: Path, run) -> None:
+    result = run("tiny.yaml")
+    result.assert_outcomes(passed=2 * CHECKS)
+    result.stdout.re_match_lines([r".*tiny .* int8 .* conforming .*", r".*tiny .* int4 .* conforming .*"])
+
+
+def test_both_finished_folders_are_left_behind(project: Path, run) -> None:
+    run("tiny.yaml")
+    for channel in ("dev", "prod"):
+        names = {path.name for path in (project / "build" / channel / "out" / "Final" / "tiny").iterdir()}
+        assert {"model.onnx", "tokenizer.json", "config.json", "modelkit.json", "SHA256SUMS"} <= names
+
+
+def test_a_second_run_is_warm_and_says_so(project: Path, run) -> None:
+    run("tiny.yaml")
+    run("tiny.yaml").stdout.fnmatch_lines(["warm: nothing downloaded, nothing rebuilt*"])
+
+
+def test_a_warm_run_imports_no_onnxruntime(project: Path, pytester: pytest.Pytester, run) -> None:
+    run("tiny.yaml")
+    pytester.makeconftest(
+        "import sys\ndef pytest_unconfigure(config): print('imported:', 'onnxruntime' in sys.modules)\n"
+    )
+    run("-s", "tiny.yaml").stdout.fnmatch_lines(["imported: False"])
+
+
+@pytest.mark.parametrize(
+    ("selection", "passed"),
+    [
+        (("-k", "int8"), CHECKS),
+        (("-m", "modelkit(check='parity')"), 2),
+        (("-m", "modelkit(variant='int4', check='budget')"), 1),
+        (("-k", "parity and int4"), 1),
+    ],
+)
+def test_checks_are_selected_as_tests_are(project: Path, run, selection: tuple[str, str], passed: int) -> None:
+    run(*selection, "tiny.yaml").assert_outcomes(passed=passed, deselected=2 * CHECKS - passed)
+
+
+def test_two_workers_give_the_same_verdicts_and_one_table(project: Path, run) -> None:
+    result = run("-n", "2", "--dist=loadscope", "tiny.yaml")
+    result.assert_outcomes(passed=2 * CHECKS)
+    assert result.stdout.str().count("worst margin") == 1
+
+
+def test_two_workers_build_a_variant_once_each(project: Path, run) -> None:
+    import shutil
+
+    shutil.rmtree(project / "store")
+    run("-n", "2", "--dist=loadscope", "tiny.yaml").assert_outcomes(passed=2 * CHECKS)
+    assert not list((project / "store" / "building").glob("*"))
+
+
+def test_a_broken_promise_fails_with_one_line_and_the_command_to_run_it_again(project: Path, run) -> None:
+    _set(project, "budget: 1 MB", "budget: 1 kB")
+    result = run("tiny.yaml::int8")
+    result.assert_outcomes(passed=CHECKS - 1, failed=1)
+    result.stdout.fnmatch_lines(["tiny.yaml: tiny/int8:*", "*again: pytest --modelkit 'tiny.yaml::int8::budget'"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_last_failed_runs_the_broken_promise_alone(project: Path, pytester: pytest.Pytester) -> None:
+    _set(project, "budget: 1 MB", "budget: 1 kB")
+    pytester.runpytest_subprocess("--modelkit", "tiny.yaml::int8")
+    pytester.runpytest_subprocess("--modelkit", "--lf", "tiny.yaml").assert_outcomes(failed=1)
+
+
+def test_a_failed_build_is_one_error_with_the_reason(project: Path, run) -> None:
+    (project / "weights" / "config.json").write_text("{}")
+    import shutil
+
+    shutil.rmtree(project / "store")
+    result = run("tiny.yaml::int8")
+    result.assert_outcomes(errors=1, skipped=CHECKS - 1)
+    result.stdout.fnmatch_lines(["*config.json has sha256*expected*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_an_edited_finished_folder_is_one_error_and_is_kept(project: Path, run) -> None:
+    run("tiny.yaml::int8")
+    edited = project / "build" / "dev" / "out" / "Final" / "tiny" / "model.onnx"
+    edited.write_bytes(b"mine")
+    result = run("tiny.yaml::int8")
+    result.assert_outcomes(errors=1, skipped=CHECKS - 1)
+    result.stdout.fnmatch_lines(["*was changed after the build (model.onnx)*"])
+    assert edited.read_bytes() == b"mine"
+
+
+def test_a_draft_is_skipped_with_the_reason_and_is_not_green(project: Path, run) -> None:
+    (project / "tiny.lock").unlink()
+    result = run("-rs", "tiny.yaml")
+    result.assert_outcomes(skipped=2 * CHECKS)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["*draft: there is no tiny.lock; run `modelkit lock tiny.yaml`*", "*tiny*int8*draft*"])
+
+
+def test_a_draft_is_built_when_it_is_asked_for(project: Path, run) -> None:
+    (project / "tiny.lock").unlink()
+    run("--modelkit-drafts", "tiny.yaml").assert_outcomes(passed=2 * CHECKS)
+
+
+def test_a_known_failure_is_skipped_with_its_reason(project: Path, run) -> None:
+    _set(project, "budget: 1 MB", "budget: 1 kB")
+    _know(project, "budget", "2099-01-01")
+    result = run("-rs", "tiny.yaml::int8")
+    result.assert_outcomes(passed=CHECKS - 1, skipped=1)
+    result.stdout.fnmatch_lines(["*known failure until 2099-01-01, it is a test:*"])
+
+
+def test_a_known_failure_that_passes_fails(project: Path, run) -> None:
+    _know(project, "budget", "2099-01-01")
+    run("tiny.yaml::int8::budget").assert_outcomes(failed=1)
+
+
+def test_a_known_failure_whose_day_is_over_fails(project: Path, run) -> None:
+    _set(project, "budget: 1 MB", "budget: 1 kB")
+    _know(project, "budget", "2020-01-01")
+    result = run("tiny.yaml::int8::budget")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the excuse ended on 2020-01-01*"])
+
+
+def test_junit_carries_the_figures(project: Path, run) -> None:
+    run("--junitxml=report.xml", "tiny.yaml::int8::parity")
+    names = {element.get("name") for element in ElementTree.parse(project / "report.xml").iter("property")}
+    assert {"modelkit", "modelkit.margin", "modelkit.cosine_mean"} <= names
+
+
+def test_evidence_names_the_exact_bytes_and_holds_every_verdict(project: Path, run) -> None:
+    from modelkit.digests import digest_folder, digest_of
+
+    run("tiny.yaml")
+    evidence = json.loads((project / "build" / "dev" / "out" / "Evidence" / "tiny-int8.json").read_text())
+    finished = project / "build" / "dev" / "out" / "Final" / "tiny"
+    assert evidence["artifact"]["digest"] == digest_of(digest_folder(finished))
+    assert {verdict["outcome"] for verdict in evidence["verdicts"]} == {"passed"}
+    assert len(evidence["verdicts"]) == CHECKS
+
+
+def test_a_single_check_run_again_keeps_the_other_evidence(project: Path, run) -> None:
+    run("tiny.yaml::int8")
+    run("tiny.yaml::int8::parity")
+    evidence = json.loads((project / "build" / "dev" / "out" / "Evidence" / "tiny-int8.json").read_text())
+    assert len(evidence["verdicts"]) == CHECKS
+
+
+def test_ordinary_tests_beside_a_manifest_run_as_ever(project: Path, pytester: pytest.Pytester, run) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    run(".").assert_outcomes(passed=2 * CHECKS + 1)
+
+
+def _set(project: Path, old: str, new: str) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def _know(project: Path, check: str, until: str) -> None:
+    path = project / "tiny.yaml"
+    known = f"known_failures:\n  - {{variant: int8, check: {check}, because: it is a test, until: {until}}}\n"
+    path.write_text(path.read_text() + known)

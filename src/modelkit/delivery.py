@@ -46,6 +46,8 @@ def _changed(folder: Path) -> str:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         found = {name: entry.sha256 for name, entry in digest_folder(folder).items() if name != SUMS}
+    except ArtifactError as error:
+        return error.message
     except (OSError, UnicodeDecodeError) as error:
         return f"{SUMS} cannot be read: {error.__class__.__name__}"
     different = sorted(name for name in {*sums, *found} if sums.get(name) != found.get(name))
@@ -59,10 +61,17 @@ def _replace(artifact: Artifact, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as private:
             fresh = Path(private) / "new"
             shutil.copytree(artifact.folder, fresh)
+            old = Path(private) / "old"
             if folder.exists():
-                folder.rename(Path(private) / "old")
-            fresh.rename(folder)
+                folder.rename(old)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
     except OSError as error:
+        # shutil gathers the errors of several files in one that has no text of its own.
         raise StageError(
-            f"cannot be written ({error.strerror})", where=folder, hint="free some space or make the folder writable"
+            f"cannot be written ({error.strerror or error})", where=folder, hint="free some space or make the folder writable"
         ) from error

@@ -48,13 +48,15 @@ def read(manifest: Path) -> Lock | None:
         return Lock(
             source=_digests(fields["source"]["files"]),
             identity=fields["source"]["identity"],
-            recipe=fields["recipe"],
-            tools=fields["tools"],
+            recipe=dict(fields["recipe"]),
+            tools=dict(fields["tools"]),
             artifacts={name: _digests(files) for name, files in fields["artifacts"].items()},
-            measured=fields["measured"],
+            measured=dict(fields["measured"]),
         )
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ManifestError(f"cannot be read ({error.strerror})", where=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
             f"is no lock ({type(error).__name__}: {error})", where=path, hint=f"run `modelkit lock {manifest}`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,7 @@ def prepare(
 
 def resolve(manifest: Manifest, store: Store, context: Fetching) -> tuple[str, dict[str, FileDigest], list[str]]:
     """What the source serves now, brought into the store: (identity, files, what happened)."""
-    from modelkit.durable import private_folder  # noqa: PLC0415
-
-    with private_folder(store.root) as fetched:
+    with store.workspace(download.NAME) as fetched:
         served = download.fetch(manifest.source, None, fetched, context)
         files = dict(served.files)
         job = Job(manifest, next(iter(manifest.variants.values())), files, context)
@@ -120,12 +119,19 @@ def build(prepared: Build, locked: lock.Lock | None = None) -> Artifact:
 def _not_as_locked(job: Job, artifact: Artifact, expected: Mapping[str, FileDigest], locked: lock.Lock) -> str:
     name = next(n for n in sorted({*expected, *artifact.files}) if expected.get(n) != artifact.files.get(n))
     was, now = expected.get(name), artifact.files.get(name)
-    tools = [f"{t} {v} -> {tool(t)}" for t, v in locked.tools.items() if tool(t) != v]
+    tools = [f"{t} {v} -> {_installed(t)}" for t, v in locked.tools.items() if _installed(t) != v]
     return (
         f"{job.name}: {name} has sha256 {now.sha256[:12] if now else 'nothing'}…, "
         f"the lock says {was.sha256[:12] if was else 'nothing'}… "
         f"({', '.join(tools) or 'with the same tools'})"
     )
+
+
+def _installed(name: str) -> str:
+    try:
+        return tool(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _module(name: str) -> Any:

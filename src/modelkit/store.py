@@ -91,6 +91,13 @@ class Store:
                     return found
                 return self._publish(private, stage.key, made)
 
+    @contextmanager
+    def workspace(self, purpose: str) -> Iterator[Path]:
+        """An empty folder on the store's disk that goes away afterwards; `purpose` names it when the disk is full."""
+        # Told inside as well, for the same reason as in `make`.
+        with self._told_plainly(purpose), private_folder(self.root) as private, self._told_plainly(purpose):
+            yield private
+
     def find(self, key: str, *, verify: bool = True) -> Artifact | None:
         """The entry of `key`, or None. A damaged one is dropped, told in `dropped`, and None.
 

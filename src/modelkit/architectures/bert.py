@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from modelkit.errors import StageError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -32,7 +34,15 @@ class Options:
 
 
 def build(blocks: Blocks, inputs: dict[str, ir.Value], config: Options) -> ir.Value:
-    """Record the encoder; returns last_hidden_state, float32[batch, sequence, hidden_size]."""
+    """Record the encoder; returns last_hidden_state, float32[batch, sequence, hidden_size].
+
+    Raises `StageError` when the heads do not divide the width.
+    """
+    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+        raise StageError(
+            f"config.json: hidden_size {config.hidden_size} does not divide into {config.num_attention_heads} heads",
+            hint="correct config.json; fetch the source again",
+        )
     bias = blocks.attention_bias(inputs["attention_mask"])
     hidden = _embed(blocks, inputs, config)
     for number in range(config.num_hidden_layers):

@@ -23,7 +23,8 @@ class Options:
 def export(manifest: Manifest, source: Path, into: Path, options: Options) -> None:  # noqa: ARG001
     """Write the float32 model of the files in `source` to `into`, with pooling and normalisation in the graph.
 
-    Raises `StageError` when config.json, an architecture or a tensor is missing or does not fit.
+    Raises `StageError` when config.json, an architecture or a tensor is missing or does not fit, or when the manifest
+    allows longer texts than the model has positions for.
     """
     from modelkit.graphs import files  # noqa: PLC0415
     from modelkit.graphs.blocks import Blocks  # noqa: PLC0415
@@ -34,6 +35,7 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
     architecture = _architecture(config)
     options_of_model = _options(architecture.Options, config)
     text = manifest.task.options.text
+    _refuse_long_texts(text.max_tokens, options_of_model)
     tensors = files.TensorFile(into)
     blocks = Blocks(Tape(tensors), Weights(source, architecture.PREFIXES))
     inputs = {name: typed(name, "int64", ["batch", "sequence"]) for name in architecture.INPUTS}
@@ -82,6 +84,14 @@ def _options(options: type, config: dict[str, Any]) -> Any:
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise StageError(f"config.json: {found}", hint="this architecture does not build such a model") from error
+
+
+def _refuse_long_texts(max_tokens: int, options_of_model: Any) -> None:
+    positions = getattr(options_of_model, "max_position_embeddings", max_tokens)
+    if max_tokens > positions:
+        raise StageError(
+            f"text.max_tokens is {max_tokens}, the model has {positions} positions", hint="lower text.max_tokens"
+        )
 
 
 def _output(value: Any, name: str, shape: list[int | str]) -> Any:

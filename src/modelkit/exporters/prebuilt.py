@@ -28,5 +28,22 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
     path = source / options.file
     if not path.is_file():
         raise StageError(f"no {options.file} in the source", hint="name it in `source.files` and in `export`")
-    files.read_graph(path)
+    _refuse_missing_data(path)
     files.save(ir.load(path), files.TensorFile(into))
+
+
+def _refuse_missing_data(path: Path) -> None:
+    """Every tensor stored beside the file has to be there in full, and inside the source."""
+    from modelkit.graphs import files  # noqa: PLC0415
+
+    base = path.parent.resolve()
+    for tensor in files.all_initializers(files.read_graph(path).graph):
+        if not (stored := files.external_location(tensor)):
+            continue
+        data = (base / stored["location"]).resolve()
+        if not data.is_relative_to(base):
+            raise StageError(f"{path.name} reads {stored['location']}, which is outside the source", hint="do not use it")
+        if not data.is_file():
+            raise StageError(f"no {stored['location']} in the source", hint=f"{path.name} needs it: add it to `source.files`")
+        if data.stat().st_size < int(stored.get("offset", 0)) + int(stored.get("length", 0)):
+            raise StageError(f"{stored['location']} ends before tensor '{tensor.name}'", hint="fetch the source again")

@@ -65,7 +65,16 @@ def save(model: ir.Model, tensors: TensorFile) -> None:
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.name is not None:
             value.const_value = tensors.adopt(value.const_value, value.name)
+    _inline_nested(model)
     (tensors.folder / MODEL).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def _inline_nested(model: ir.Model) -> None:
+    """Graphs inside nodes keep their few tensors in the file: `finish` reads the data file for the outer graph alone."""
+    for graph in model.graphs():
+        for value in graph.initializers.values() if graph is not model.graph else ():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
 def finish(folder: Path, into: Path) -> None:

@@ -15,6 +15,8 @@ Bytes = npt.NDArray[np.uint8]
 
 PIECE = 1 << 20
 """Elements rounded at a time: bounds memory, and two arrays of this size still fit a core's cache."""
+LARGEST = 4_000_000
+"""Weights up to here have scales that float16 holds (its largest number is 65504)."""
 SMALLEST_SCALE = float(np.finfo(np.float16).smallest_subnormal)
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from modelkit.errors import StageError
 from modelkit.graphs.files import TensorFile
-from modelkit.graphs.integers import Floats, to_int8
+from modelkit.graphs.integers import LARGEST, Floats, to_int8
 from modelkit.graphs.tape import Tape
 
 GELU_FLOOR = 0.17
@@ -137,6 +137,9 @@ class _Rewriter:
     write_matrix: WriteMatrix
     write_table: WriteTable
     activations: dict[ir.Value, Activation] = field(default_factory=dict)
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    """By name: layers may share one."""
+    shifts: dict[str, ir.Value] = field(default_factory=dict)
 
     def replacement(self, node: ir.Node) -> ir.Value | None:
         if (stored := _matrix_of(node)) is not None:
@@ -149,8 +152,11 @@ class _Rewriter:
         tape, x, name = self.tape, node.inputs[0], str(node.outputs[0].name)
         assert x is not None  # a product has two operands
         array, weight = stored.const_value.numpy(), str(stored.name)  # type: ignore[union-attr]
-        write = matrix_int8 if _named(weight, self.precision.weights_8bit) else self.write_matrix
-        matrix = write(tape, weight, array)
+        if weight not in self.matrices:
+            _refuse_unstorable(weight, array)
+            write = matrix_int8 if _named(weight, self.precision.weights_8bit) else self.write_matrix
+            self.matrices[weight] = write(tape, weight, array)
+        matrix = self.matrices[weight]
         if x not in self.activations:
             self.activations[x] = _activation(tape, x, array.shape[0])
         active = self.activations[x]
@@ -162,8 +168,10 @@ class _Rewriter:
         sums = tape.node(f"{name}/by_column", "Mul", sums, matrix.scales)
         if active.floor:
             # The activation was shifted up by a constant: take its share out again.
-            share = tape.weight(f"{weight}/shift", -np.float32(active.floor) * matrix.column_sums)
-            sums = tape.node(f"{name}/unshifted", "Add", sums, share)
+            if weight not in self.shifts:
+                share = -np.float32(active.floor) * matrix.column_sums
+                self.shifts[weight] = tape.weight(f"{weight}/shift", share)
+            sums = tape.node(f"{name}/unshifted", "Add", sums, self.shifts[weight])
         shape = tape.node(f"{name}/shape", "Concat", active.leading, tape.ints(array.shape[1]), axis=0)
         return tape.node(f"{name}/restored", "Reshape", sums, shape)
 
@@ -174,8 +182,18 @@ class _Rewriter:
             return self.tape.node(f"{name}/{part}", node.op_type, stored, *rest)
 
         array = table.const_value.numpy()  # type: ignore[union-attr]
+        _refuse_unstorable(str(table.name), array)
         indices = rest[0] if node.op_type == "Gather" else None
         return self.write_table(self.tape, str(table.name), array, take, indices)
+
+
+def _refuse_unstorable(name: str, array: Floats) -> None:
+    """A NaN or a huge value would become a scale that is none, and silently spoil its whole column."""
+    if not max(array.max(), -array.min()) <= LARGEST:
+        raise StageError(
+            f"tensor '{name}' holds NaN or values beyond {LARGEST:,}, which no float16 scale reaches",
+            hint="are the weights damaged? the scheme fp32 takes them as they are",
+        )
 
 
 def _named(name: str, patterns: tuple[str, ...]) -> bool:

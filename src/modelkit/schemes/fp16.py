@@ -35,8 +35,8 @@ def quantize(source: Path, into: Path, options: Options) -> None:  # noqa: ARG00
         if tensor is None or value.dtype != ir.DataType.FLOAT or tensor.nbytes < files.INLINE_BELOW:
             continue
         array = tensor.numpy()
-        if np.abs(array).max() > np.finfo(np.float16).max:
-            raise StageError(f"tensor '{name}' has values beyond float16's 65504", hint="use the scheme fp32")
+        if not np.abs(array).max() <= np.finfo(np.float16).max:
+            raise StageError(f"tensor '{name}' holds NaN or values beyond float16's 65504", hint="use the scheme fp32")
         half = tape.weight(f"{name}/float16", array.astype(np.float16))
         whole = tape.node(f"{name}/float32", "Cast", half, to=ir.DataType.FLOAT)
         ir.convenience.replace_all_uses_with(value, whole)

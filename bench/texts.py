@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CORPUS = HERE / "conformance" / "corpora" / "feature-extraction.jsonl"
 MAX_TOKENS = 256
 
+ONE_BY_ONE, IN_BATCHES, BATCH = 48, 64, 32
+"""Texts of a timed round, one by one and in batches of the third."""
+
 
 def corpus() -> list[str]:
     """All texts, in the file's order: lengths are mixed, so batches of neighbours are padded."""

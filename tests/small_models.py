@@ -20,6 +20,10 @@ from modelkit.tasks import feature_extraction
 from modelkit.vocabulary import Choice, Manifest, Signature, Source, Variant
 
 
+FOR_NARROW_MODELS = {"w4a8-per-token": {"table_block": 32}}
+"""Scheme -> options without which the stand-ins are too narrow for it."""
+
+
 def manifest_of(**text: Any) -> Manifest:
     """A manifest as `manifest.load` would give it; `text` are the options of that name."""
     text = {"max_tokens": 32, **text}
@@ -46,7 +50,7 @@ def quantized(source: Path, into: Path, kind: str, **options: Any) -> Path:
     """The model of `source` after the scheme `kind`, in the new folder `into`."""
     into.mkdir(parents=True)
     scheme = kinds.load("schemes", kind)
-    scheme.quantize(source, into, scheme.Options(**options))
+    scheme.quantize(source, into, scheme.Options(**{**FOR_NARROW_MODELS.get(kind, {}), **options}))
     return into
 
 

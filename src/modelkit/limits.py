@@ -21,12 +21,15 @@ def at_most(standard: float) -> Any:
 
 
 def judge(check: str, measured: Mapping[str, Any], limits: Any, worst: tuple[Mapping[str, Any], ...] = ()) -> Verdict:
-    """The verdict on `measured`, which has a number for every field of `limits`. A number that is not finite fails."""
+    """The verdict on `measured`, which has a number for every field of `limits`. A number that is not finite fails.
+
+    A limit of None is no limit.
+    """
     margins = {limit.name: _margin(measured[limit.name], limit.metadata["sense"], getattr(limits, limit.name))
-               for limit in fields(limits)}  # fmt: skip
-    broken = [name for name, margin in margins.items() if margin < 0]
-    sentences = [f"{name} {_shown(measured[name])} is {_side(limits, name)} {_shown(getattr(limits, name))}"
-                 for name in broken]  # fmt: skip
+               for limit in fields(limits) if getattr(limits, limit.name) is not None}  # fmt: skip
+    # Asked this way round, a margin that is not a number is broken too.
+    broken = [name for name, margin in margins.items() if not margin >= 0]
+    sentences = [_told(name, measured[name], _side(limits, name), getattr(limits, name)) for name in broken]
     figures = ", ".join(f"{name} {_shown(measured[name])}" for name in margins)
     least = min(margins.values(), default=None)
     return Verdict(
@@ -47,6 +50,15 @@ def _margin(value: float, sense: str, limit: float) -> float:
     room = (1 - limit if limit < 1 else abs(limit)) if sense == ">=" else abs(limit)
     distance = value - limit if sense == ">=" else limit - value
     return distance / room if room else distance
+
+
+def _told(name: str, value: float, side: str, limit: float) -> str:
+    if not math.isfinite(value):
+        return f"{name} {value} is not a finite number (limit {_shown(limit)})"
+    shown = _shown(value), _shown(limit)
+    # Rounded to one text, "0.85 is below 0.85" would explain nothing.
+    value_text, limit_text = shown if shown[0] != shown[1] else (repr(float(value)), repr(float(limit)))
+    return f"{name} {value_text} is {side} {limit_text}"
 
 
 def _side(limits: Any, name: str) -> str:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from modelkit import manifest, manifest_keys
+from modelkit import manifest
 from modelkit.errors import ManifestError
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_minilm_is_read_as_written():
     assert (found.name, found.task.kind, found.export.kind) == ("minilm-l6", "feature-extraction", "direct")
     assert found.source.first.options.revision == "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
     assert [mirror.kind for mirror in found.source.mirrors] == ["package"]
-    assert found.source.files == manifest_keys.DEFAULT_FILES
+    assert found.source.files == ("config.json", "model.safetensors", "tokenizer.json")
     assert found.task.options.text.max_tokens == 256
     assert [str(tensor) for tensor in found.signature.outputs] == [
         "float32[batch, sequence, 384]",

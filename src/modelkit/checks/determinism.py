@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import IO, Any
 
 from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject, Verdict
@@ -29,7 +29,7 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     command = [sys.executable, "-m", "modelkit.model", str(subject.artifact.folder)]
     # The other process starts first and works while this one does.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
-        _send(other.stdin, texts)
+        _send(other, texts)
         model = subject.open(subject.artifact)
         digests = [sha256(model.embed(texts).tobytes()).hexdigest() for _ in range(2)]
         out, err = other.communicate()
@@ -44,12 +44,13 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     return Verdict("determinism", "passed", f"{len(texts)} texts, bit-identical in three runs", measured)
 
 
-def _send(pipe: IO[bytes] | Any, texts: list[str]) -> None:
-    try:
+def _send(other: subprocess.Popen[bytes], texts: list[str]) -> None:
+    assert other.stdin is not None
+    # It ended already if nobody reads; its exit code tells why.
+    with suppress(BrokenPipeError), other.stdin as pipe:
         pipe.write(json.dumps(texts).encode())
-        pipe.flush()
-    except BrokenPipeError:
-        return  # it ended already; its exit code tells why
+    # It reads to the end of its input, so the pipe is closed here; `communicate` must not touch it again.
+    other.stdin = None
 
 
 def _last_line(text: bytes) -> str:

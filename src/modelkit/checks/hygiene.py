@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelkit.digests import digest_folder
-from modelkit.errors import ArtifactError
+from modelkit.errors import ArtifactError, StageError
 from modelkit.vocabulary import Subject, Verdict
 
 VERSION = 1
@@ -35,25 +35,43 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     from modelkit.graphs.files import read_graph  # noqa: PLC0415
 
     folder = subject.artifact.folder
-    model = read_graph(folder / MODEL)
-    operators = Counter(node.domain or "ai.onnx" for node in _nodes(model))
-    problems = [
-        *_changed(subject), *_pickles(folder), *_escapes(model, folder), *_foreign(operators), *_paths(model),
-        *_refused_by_checker(folder / MODEL),
-    ]  # fmt: skip
-    measured = {"files": len(subject.artifact.files), "operators": dict(operators)}
+    problems = [*_changed(subject), *_pickles(folder)]
+    measured: dict[str, Any] = {"files": len(subject.artifact.files)}
+    try:
+        model = read_graph(folder / MODEL)
+    except (StageError, OSError) as error:
+        # Whoever damaged the file, that is what was found, and no reason to be silent about the rest.
+        problems.append(f"{MODEL} {error.message if isinstance(error, StageError) else 'cannot be read'}")
+    else:
+        measured["operators"] = dict(Counter(node.domain or "ai.onnx" for node in _nodes(model)))
+        problems += [*_escapes(model, folder), *_foreign(model), *_paths(model), *_refused_by_checker(folder / MODEL)]
     if problems:
         return Verdict("hygiene", "failed", "; ".join(problems), measured)
     return Verdict("hygiene", "passed", f"{len(subject.artifact.files)} files, as built", measured)
 
 
-def _nodes(model: Any) -> Iterator[Any]:
+def _bodies(model: Any) -> Iterator[Any]:
+    """The graph, the model's functions, and every graph inside a node of one of them."""
     from modelkit.graphs.files import all_graphs  # noqa: PLC0415
 
-    for graph in all_graphs(model.graph):
-        yield from graph.node
-    for function in model.functions:
-        yield from function.node
+    for body in (model.graph, *model.functions):
+        yield from all_graphs(body)
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    for body in _bodies(model):
+        yield from body.node
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Every tensor in the file: stored ones, sparse ones, and those in the attributes of nodes."""
+    for body in _bodies(model):
+        yield from getattr(body, "initializer", ())
+        for sparse in getattr(body, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
 
 
 def _changed(subject: Subject) -> Iterator[str]:
@@ -78,29 +96,41 @@ def _pickles(folder: Path) -> Iterator[str]:
 
 
 def _escapes(model: Any, folder: Path) -> Iterator[str]:
-    from modelkit.graphs.files import all_initializers, external_location  # noqa: PLC0415
+    from modelkit.graphs.files import external_location  # noqa: PLC0415
 
-    for tensor in all_initializers(model.graph):
+    for tensor in _tensors(model):
         place = external_location(tensor)
         if not place:
             continue
-        path = folder / place["location"]
+        location = place.get("location", "")
+        path = folder / location
         if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            yield f"tensor {tensor.name} is stored at {place['location']}, which is not a file of this folder"
-        elif int(place.get("offset", 0)) + int(place.get("length", 0)) > path.stat().st_size:
-            yield f"tensor {tensor.name} reaches beyond the end of {place['location']}"
+            yield f"tensor {tensor.name} is stored at {location}, which is not a file of this folder"
+        elif not _fits(place, path.stat().st_size):
+            yield f"tensor {tensor.name} reaches beyond the end of {location}"
 
 
-def _foreign(operators: Counter[str]) -> Iterator[str]:
-    for domain in sorted(set(operators) - DOMAINS):
+def _fits(place: Mapping[str, str], size: int) -> bool:
+    try:
+        offset, length = int(place.get("offset", 0)), int(place.get("length", 0))
+    except ValueError:
+        return False
+    return min(offset, length) >= 0 and offset + length <= size
+
+
+def _foreign(model: Any) -> Iterator[str]:
+    # A function that the file itself defines needs nobody's code.
+    own = {(function.domain, function.name) for function in model.functions}
+    for domain in sorted({node.domain for node in _nodes(model) if (node.domain, node.op_type) not in own} - DOMAINS):
         yield f"operators of the domain {domain} need code that no runtime ships"
 
 
 def _paths(model: Any) -> Iterator[str]:
-    texts = [model.producer_name, model.doc_string, model.graph.doc_string, model.graph.name]
-    texts += [entry.value for entry in model.metadata_props]
-    texts += [node.doc_string for node in _nodes(model)]
-    for text in texts:
+    described = [model, *_bodies(model), *_nodes(model)]
+    texts = [model.producer_name, model.graph.name, *(part.doc_string for part in described)]
+    # Exporters keep a node's stack trace in its metadata, file names and all.
+    texts += [entry.value for part in described for entry in part.metadata_props]
+    for text in dict.fromkeys(texts):
         if MACHINE_PATH.search(text):
             yield f"the model carries a path of the machine it was made on: {text[:80]!r}"
 

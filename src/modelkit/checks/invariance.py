@@ -29,6 +29,9 @@ def check(subject: Subject, limits: Options) -> Verdict:
     texts = [row["text"] for row in rows]
     model = subject.open(subject.artifact)
     alone, together = (np.asarray(model.embed(texts, batch_size=size), np.float64) for size in (1, BATCH))
+    if len(broken := np.flatnonzero(~(np.isfinite(alone) & np.isfinite(together)).all(1))):
+        sentence = f"the vector of text {rows[broken[0]]['id']} is not finite ({len(broken)} such texts)"
+        return Verdict("invariance", "failed", sentence)
     lengths = np.linalg.norm(alone, axis=1) * np.linalg.norm(together, axis=1)
     cosine = (alone * together).sum(1) / np.where(lengths > 0, lengths, np.inf)
     order = np.argsort(cosine, kind="stable")[:WORST]

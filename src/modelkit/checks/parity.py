@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modelkit.errors import CheckError
 from modelkit.limits import at_least, judge
 from modelkit.vocabulary import Subject, Verdict
 
@@ -31,10 +32,20 @@ class Options:
 
 
 def check(subject: Subject, limits: Options) -> Verdict:
-    """Compare the corpus outputs of artifact and reference. A vector that is not finite fails."""
+    """Compare the corpus outputs of artifact and reference. A vector that is not finite fails.
+
+    Raises `CheckError` when there is nothing to compare with: a corpus of one text, a reference that is not finite.
+    """
     import numpy as np  # noqa: PLC0415
 
     ours, theirs = (np.asarray(subject.outputs(one), np.float64) for one in (subject.artifact, subject.reference))
+    if len(theirs) < 2:
+        raise CheckError(f"a corpus of {len(theirs)} texts has no neighbours", hint="write at least two texts")
+    if not np.isfinite(theirs).all():
+        raise CheckError("the float32 model's own vectors are not finite", hint="look at the weights")
+    if ours.shape != theirs.shape:
+        sentence = f"the vectors have the shape {list(ours.shape)}, those of the float32 model {list(theirs.shape)}"
+        return Verdict("parity", "failed", sentence)
     if len(broken := np.flatnonzero(~np.isfinite(ours).all(1))):
         row = subject.corpus[broken[0]]
         return Verdict("parity", "failed", f"the vector of text {row['id']} is not finite ({len(broken)} such texts)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from modelkit.vocabulary import Subject, TensorSpec, Verdict
+from modelkit.errors import CheckError, StageError
+from modelkit.vocabulary import Signature, Subject, TensorSpec, Verdict
 
 VERSION = 1
 PROMISE = "inputs and outputs have the names, order, element types and shapes of the manifest's signature"
@@ -21,7 +23,6 @@ class Options:
 
 def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     """Read the graph's declarations, then run it once and look at what comes out."""
-    from modelkit import runtime  # noqa: PLC0415
     from modelkit.graphs import MODEL  # noqa: PLC0415
     from modelkit.graphs.files import read_graph  # noqa: PLC0415
 
@@ -38,25 +39,28 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
         *_differences("output", signature.outputs, _declared(model.graph.output)),
     ]
     if not problems:
-        session = runtime.Session(path, threads=1)
-        results = dict(zip(session.outputs, session.run(_trial(signature.inputs)), strict=True))
-        problems = _wrong_results(signature.outputs, results)
+        problems = _wrong_results(path, signature)
     if problems:
         return Verdict("signature", "failed", "; ".join(problems), measured)
     return Verdict("signature", "passed", "as declared, and as run", measured)
 
 
 def _declared(values: Any) -> tuple[TensorSpec, ...]:
-    import onnx  # noqa: PLC0415
-
     return tuple(
         TensorSpec(
             value.name,
-            str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
+            _dtype(value.type.tensor_type.elem_type),
             tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),
         )
         for value in values
     )
+
+
+def _dtype(elem_type: int) -> str:
+    import onnx  # noqa: PLC0415
+
+    # What is no tensor (a sequence, an optional) has no element type.
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if elem_type else "undefined"
 
 
 def _differences(what: str, wanted: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> list[str]:
@@ -80,10 +84,17 @@ def _shape(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(LENGTHS.get(axis, 3) if isinstance(axis, str) else axis for axis in spec.shape)
 
 
-def _wrong_results(outputs: Sequence[TensorSpec], results: Mapping[str, Any]) -> list[str]:
+def _wrong_results(path: Path, signature: Signature) -> list[str]:
+    from modelkit import runtime  # noqa: PLC0415
+
+    try:
+        session = runtime.Session(path, threads=1)
+        results = dict(zip(session.outputs, session.run(_trial(signature.inputs)), strict=True))
+    except (StageError, CheckError) as error:
+        return [f"it does not run with inputs of the declared shapes: {error.message}"]
     return [
         f"output {spec.name} came out as {results[spec.name].dtype}{list(results[spec.name].shape)}, "
         f"the manifest says {spec}"
-        for spec in outputs
+        for spec in signature.outputs
         if results[spec.name].shape != _shape(spec) or str(results[spec.name].dtype) != spec.dtype
     ]

@@ -24,6 +24,8 @@ GELU_FLOOR = 0.17
 """Gelu never falls below -0.16998: shifted up by this, its output can use all 256 levels from zero."""
 SMALLEST = 1e-12
 """Smallest largest activation of a token: keeps the scale of an all-zero token from dividing by zero."""
+OLDEST_OPSET = 18
+"""First with BitwiseAnd, and with ReduceMax over axes that are an input."""
 SMALL_TABLE = 64 * 1024
 """Embedding tables below this many bytes (token types) stay as they are: nothing to win."""
 
@@ -79,8 +81,13 @@ def quantize(
 ) -> None:
     """Replace in `model` every product with a stored float32 matrix, and every lookup in a stored table.
 
-    Raises `StageError` when a pattern of `precision` names no stored matrix.
+    Raises `StageError` when a pattern of `precision` names no stored matrix, or the model's opset is too old.
     """
+    if (opset := model.graph.opset_imports.get("", 0)) < OLDEST_OPSET:
+        raise StageError(
+            f"the model has opset {opset}, integer products per token need {OLDEST_OPSET}",
+            hint="export it with a newer opset, or use the scheme int8-dynamic",
+        )
     names = [stored.name for node in model.graph if (stored := _matrix_of(node)) is not None]
     _refuse_idle_patterns(precision, [name for name in names if name])
     rewriter = _Rewriter(Tape(tensors, "per_token/constant"), precision, write_matrix, write_table)

@@ -1,1 +1,1 @@
-"""How a graph is made smaller. One file per kind: `Options` and `quantize(model, options)`."""
+"""How a graph is made smaller. One file per kind: `Options` and `quantize(source, into, options)`."""

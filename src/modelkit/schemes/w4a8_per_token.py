@@ -58,7 +58,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     from modelkit.graphs.per_token import Matrix, column_sums  # noqa: PLC0415
 
     inner, outer = array.shape
-    _divides(name, inner, block)
+    _divides(name, inner, block, "block")
     packed = to_int4(array.T, block)
     codes = tape.weight(f"{name}/codes", _halves(packed.codes.T, axis=0))
     pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])
@@ -82,7 +82,7 @@ def _table(tape: Tape, name: str, array: Any, take: Lookup, indices: ir.Value | 
         # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
         return table_int8(tape, name, array, take)
     width = array.shape[1]
-    _divides(name, width, block)
+    _divides(name, width, block, "table_block")
     packed = to_int4(array, block)
     codes = take("codes", tape.weight(f"{name}/codes", _halves(packed.codes, axis=1)))
     pairs = take("blocks", tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4))
@@ -130,10 +130,10 @@ def _nibbles(tape: Tape, name: str, packed: ir.Value) -> tuple[ir.Value, ir.Valu
     )
 
 
-def _divides(name: str, width: int, block: int) -> None:
+def _divides(name: str, width: int, block: int, option: str) -> None:
     # Two codes share a byte, so the width must be even as well; every block size is.
     if width % block:
         raise StageError(
             f"tensor '{name}' has {width} values along its inner axis, no multiple of the block of {block}",
-            hint="choose a smaller `block` in the variant's scheme",
+            hint=f"choose a smaller `{option}` in the variant's scheme",
         )

@@ -1,0 +1,186 @@
+"""tasks/feature_extraction.py: texts in, one vector each out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+import small_models
+import stand_ins
+from modelkit import runtime
+from modelkit.errors import StageError
+from modelkit.tasks import feature_extraction
+from modelkit.tasks.feature_extraction import Embedder, Options, Text
+
+TEXTS = st.lists(st.lists(st.sampled_from([*stand_ins.WORDS, "x!", "é"]), max_size=40).map(" ".join), max_size=12)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Source and converted model in one, which is all that an embedder reads."""
+    folder = tmp_path_factory.mktemp("feature-extraction")
+    made = small_models.exported(stand_ins.bert(folder / "source"), folder / "made")
+    (folder / "source" / "tokenizer.json").rename(made / "tokenizer.json")
+    return made
+
+
+def embedder(folder: Path, **text: Any) -> Embedder:
+    options = Options(Text(**{"max_tokens": 32, **text}))
+    return feature_extraction.open_(folder, runtime.Session(folder / "model.onnx", 1), options)
+
+
+@pytest.fixture(scope="module")
+def tiny(folder: Path) -> Embedder:
+    return embedder(folder)
+
+
+def with_tokenizer(folder: Path, into: Path, tokenizer: Tokenizer | bytes) -> Path:
+    into.mkdir()
+    for path in folder.iterdir():
+        (into / path.name).symlink_to(path)
+    (into / "tokenizer.json").unlink()
+    if isinstance(tokenizer, bytes):
+        (into / "tokenizer.json").write_bytes(tokenizer)
+    else:
+        tokenizer.save(str(into / "tokenizer.json"))
+    return into
+
+
+def words(*extra: str) -> Tokenizer:
+    """A tokenizer that adds nothing to a text; `extra` come first."""
+    made = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*extra, "a", "cat"])}, unk_token="a"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+# Embedding
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=TEXTS)
+def test_each_text_gets_the_vector_it_gets_alone(tiny: Embedder, texts: list[str]) -> None:
+    together = tiny.embed(texts)
+    assert together.shape == (len(texts), 32)
+    assert together.dtype == np.float32
+    for row, text in enumerate(texts):
+        np.testing.assert_allclose(together[row], tiny.embed([text])[0], atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=TEXTS, size=st.integers(1, 13))
+def test_the_size_of_a_batch_changes_nothing(tiny: Embedder, texts: list[str], size: int) -> None:
+    np.testing.assert_allclose(tiny.embed(texts, batch_size=size), tiny.embed(texts), atol=1e-5)
+
+
+def test_no_texts_give_no_rows(tiny: Embedder) -> None:
+    found = tiny.embed([])
+    assert (found.shape, found.dtype) == ((0, 32), np.float32)
+
+
+def test_vectors_have_unit_length(tiny: Embedder) -> None:
+    np.testing.assert_allclose(np.linalg.norm(tiny.embed(["", "a cat", "the dog ran"]), axis=1), 1, atol=1e-6)
+
+
+def test_any_iterable_sequence_of_texts_will_do(tiny: Embedder) -> None:
+    np.testing.assert_array_equal(tiny.embed(("a cat", "a dog")), tiny.embed(["a cat", "a dog"]))
+
+
+def test_the_caller_keeps_its_list(tiny: Embedder) -> None:
+    texts = ["the cat sat on the mat", "a"]
+    tiny.embed(texts)
+    assert texts == ["the cat sat on the mat", "a"]
+
+
+def test_width_is_that_of_the_model(tiny: Embedder) -> None:
+    assert tiny.width == 32
+
+
+def test_text_is_cut_at_the_manifests_length(folder: Path) -> None:
+    short = embedder(folder, max_tokens=6)
+    # Two of the six are [CLS] and [SEP].
+    np.testing.assert_array_equal(short.embed(["a cat sat on the mat under a tree"]), short.embed(["a cat sat on"]))
+    assert not np.allclose(short.embed(["a cat sat"]), short.embed(["a cat sat on"]), atol=1e-3)
+
+
+def test_the_tokenizers_own_length_and_padding_do_not_count(folder: Path, tmp_path: Path) -> None:
+    tokenizer = stand_ins.tokenizer()
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=64)
+    stored = embedder(with_tokenizer(folder, tmp_path / "stored", tokenizer))
+    texts = ["a cat sat on the mat", "a dog"]
+    np.testing.assert_array_equal(stored.embed(texts), embedder(folder).embed(texts))
+
+
+def test_text_without_any_token_has_a_finite_vector(folder: Path, tmp_path: Path) -> None:
+    bare = embedder(with_tokenizer(folder, tmp_path / "bare", words()))
+    for texts in ([""], ["", "a cat"]):
+        assert np.isfinite(bare.embed(texts)).all()
+
+
+def test_a_lone_surrogate_is_no_crash_of_ours(tiny: Embedder) -> None:
+    # `tokenizers` takes UTF-8 and cannot be given one; what it raises names the reason.
+    with pytest.raises((UnicodeEncodeError, TypeError)):
+        tiny.embed(["\ud800"])
+
+
+@pytest.mark.parametrize(("tokens", "pad"), [(("[PAD]",), 0), (("a0", "[PAD]"), 1), (("a0", "<pad>"), 1), (("a0",), 0)])
+def test_the_pad_is_the_tokenizers_own_or_zero(
+    folder: Path, tmp_path: Path, tokens: tuple[str, ...], pad: int
+) -> None:
+    made = embedder(with_tokenizer(folder, tmp_path / "pad", words(*tokens)))
+    seen = []
+    run = made._session.run
+    made._session.run = lambda feed, outputs: seen.append(feed["input_ids"]) or run(feed, outputs)  # type: ignore[method-assign]
+    made.embed(["a", "a cat a"])
+    cat = len(tokens)
+    np.testing.assert_array_equal(seen[0], [[cat, pad, pad], [cat, cat + 1, cat]])
+
+
+# Tokenizers that do not fit
+
+
+def refusal(folder: Path, rows: int | None) -> str:
+    with pytest.raises(StageError) as caught:
+        feature_extraction.verify(folder, rows)
+    return str(caught.value)
+
+
+def test_a_fitting_tokenizer_is_accepted(folder: Path) -> None:
+    feature_extraction.verify(folder, 64)
+
+
+def test_a_tokenizer_larger_than_the_table_is_told_with_both(folder: Path) -> None:
+    largest = max(stand_ins.tokenizer().get_vocab().values())
+    feature_extraction.verify(folder, largest + 1)
+    assert f"knows ids up to {largest}, the embedding table ends at {largest - 1}" in refusal(folder, largest)
+
+
+def test_added_tokens_count_too(folder: Path, tmp_path: Path) -> None:
+    tokenizer = stand_ins.tokenizer()
+    size = tokenizer.get_vocab_size()
+    tokenizer.add_tokens([AddedToken("<new>")])
+    assert "knows ids up to" in refusal(with_tokenizer(folder, tmp_path / "added", tokenizer), size)
+
+
+def test_without_a_known_table_any_tokenizer_that_parses_will_do(folder: Path) -> None:
+    feature_extraction.verify(folder, None)
+
+
+def test_a_missing_tokenizer_is_told(tmp_path: Path) -> None:
+    assert refusal(tmp_path, 64) == "no tokenizer.json in the source; add it to `source.files`"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"null", b'{"version": "1.0", "model": {"type": "Odd"}}'])
+def test_a_tokenizer_that_does_not_parse_is_told(folder: Path, tmp_path: Path, content: bytes) -> None:
+    broken = with_tokenizer(folder, tmp_path / "broken", content)
+    told = refusal(broken, 64)
+    assert told.startswith("tokenizer.json does not parse (")
+    assert "\n" not in told
+    with pytest.raises(StageError, match=r"tokenizer\.json does not parse"):
+        embedder(broken)

@@ -12,7 +12,7 @@ from bench.prepared import MANIFEST, folders
 from bench.processes import WORK, Ran, by_turns, peak, python, ratio, run, seconds
 from bench.report import against, table
 
-ROUNDS = 7
+ROUNDS = 5
 TEXTS = 50
 
 OURS = """

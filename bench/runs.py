@@ -11,7 +11,7 @@ from bench.prepared import MANIFEST, folders
 from bench.processes import HERE, STORE, WORK, Ran, by_turns, python, ratio, run, seconds
 from bench.report import against, table
 
-COLD, WARM = 5, 9
+COLD, WARM = 3, 9
 ROOM = WORK / "runs"
 ANY_VERDICT = (0, 1)
 """A check that fails takes as long as one that passes; how many failed is said."""

@@ -19,7 +19,7 @@ from bench.processes import HERE, WORK, python
 from bench.report import against, table, tell
 from bench.texts import BATCH, IN_BATCHES, ONE_BY_ONE
 
-ROUNDS, LOADS = 15, 9
+ROUNDS, LOADS = 13, 7
 MODELS = {"fp32": "converted", "int8": "int8", "int4": "int4", "onnxruntime int8": "int8-dynamic"}
 
 
@@ -125,8 +125,8 @@ def _print(models: dict[str, Model], close: dict[str, dict[str, float]]) -> None
 
 Real weights, one thread, the session alone (token ids in, vectors out). Batch 1: {ONE_BY_ONE} texts from all over the
 corpus, one by one; batch {BATCH}: {IN_BATCHES} texts, sorted by length. Median of {ROUNDS} rounds by turns, and of
-{LOADS} loads in fresh processes. Closeness on the whole corpus, no text of which was used to choose a recipe; `batch`
-is the least cosine between a text alone and in a padded batch of {BATCH} neighbours in the file.
+{LOADS} loads in fresh processes. Closeness on the whole committed corpus; `batch` is the least
+cosine between a text alone and in a padded batch of {BATCH} neighbours in the file.
 """)
     print(table(
         ("model", "MB", "cosine mean", "p1", "min", "top-10", "batch", "speed, batch 1", f"batch {BATCH}",

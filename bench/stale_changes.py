@@ -21,6 +21,8 @@ class Change:
     int4: str
     apply: Callable[[Path], object] = nothing
     arguments: tuple[str, ...] = ()
+    elsewhere: bool = False
+    """The project stands in another folder."""
 
 
 def manifest(old: str, new: str) -> Callable[[Path], object]:
@@ -106,4 +108,5 @@ CHANGES = (
     Change("channel", "", "", manifest("channel: prod", "channel: dev")),
     Change("reason of a looser limit", "", "", manifest("A seeded model", "A small seeded model")),
     Change("times of the source's files", "", "", touch),
+    Change("the project's folder", "", "", elsewhere=True),
 )  # fmt: skip

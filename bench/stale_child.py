@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ def main() -> None:
             module, attribute = name.split(":")
             setattr(importlib.import_module(module), attribute, json.loads(value))
         elif name == "processor":
-            pretended = json.loads(value)
-            runtime.cpu = lambda: pretended
+            runtime.cpu = partial(json.loads, value)
         else:
             tools[name] = value
     installed = job.version

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from modelkit import kinds, lock, model, runtime
+from modelkit import limits as judgement
 from modelkit.digests import digest_file, key_of
 from modelkit.errors import CheckError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.job import tool
-from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
+from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 """What a verdict's figures may depend on, beside the artifact."""
+
+FEWEST = 20
+"""Texts in a corpus: with fewer, ten neighbours are most of the others and their overlap says nothing."""
 
 
 def plan(manifest: Manifest) -> tuple[str, ...]:
@@ -61,7 +65,7 @@ class Examination:
         return {
             "check": module.__name__,
             "version": module.VERSION,
-            "code": _code(str(module.__file__)),
+            "code": [_code(str(module.__file__)), _code(str(judgement.__file__))],
             "limits": asdict(limits),
             "budget": variant.budget,
             "signature": {
@@ -78,10 +82,8 @@ class Examination:
 
     def _subject(self) -> Subject:
         job = self.build.job
-        rows = tuple(json.loads(line) for line in corpus_path(job.manifest).read_text("utf-8").split("\n") if line)
-        return Subject(
-            job.manifest, job.variant, self.artifact, self.build.artifact(CONVERTED), rows, self._open, self._of_corpus
-        )
+        rows, reference = corpus(job.manifest), self.build.artifact(CONVERTED)
+        return Subject(job.manifest, job.variant, self.artifact, reference, rows, self._open, self._of_corpus)
 
     def _open(self, artifact: Artifact, threads: int | None = None) -> Any:
         key = (artifact.digest, threads)
@@ -107,7 +109,7 @@ class Examination:
         }
 
         def write(into: Path) -> None:
-            texts = [row["text"] for row in self._subject().corpus]
+            texts = [row["text"] for row in corpus(self.build.job.manifest)]
             np.save(into / "outputs.npy", self._open(artifact).embed(texts), allow_pickle=False)
 
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)
@@ -125,6 +127,27 @@ def corpus_path(manifest: Manifest) -> Path:
         if path.is_file():
             return path
     raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
+
+
+def corpus(manifest: Manifest) -> tuple[dict[str, str], ...]:
+    """The rows of the task's corpus. Raises `CheckError` naming the line that is no row, or when there are too few."""
+    path = corpus_path(manifest)
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            rows.append({key: str(row[key]) for key in ("id", "text", "group")})
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckError(
+                f"is no row of a corpus ({type(error).__name__}: {error})",
+                where=Place(path, number),
+                hint='write {"id": ..., "text": ..., "group": ...}',
+            ) from error
+    if len(rows) < FEWEST:
+        raise CheckError(f"has {len(rows)} texts", where=path, hint=f"write at least {FEWEST}")
+    return tuple(rows)
 
 
 @cache

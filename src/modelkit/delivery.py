@@ -73,5 +73,7 @@ def _replace(artifact: Artifact, folder: Path) -> None:
     except OSError as error:
         # shutil gathers the errors of several files in one that has no text of its own.
         raise StageError(
-            f"cannot be written ({error.strerror or error})", where=folder, hint="free some space or make the folder writable"
+            f"cannot be written ({error.strerror or error})",
+            where=folder,
+            hint="free some space or make the folder writable",
         ) from error

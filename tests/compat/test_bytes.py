@@ -1,8 +1,8 @@
 """The same versions give the same bytes, on every machine and in every later modelkit.
 
-`bytes.json` holds what each exporter and scheme made of the stand-in when its VERSION was last raised. VERSION is in the
-key of everything that is stored and in nobody's head: bytes that change without it would be served from old stores as
-if they were new. When bytes change on purpose, raise the VERSION and run `python tests/compat/test_bytes.py`.
+`bytes.json` holds what each exporter and scheme made of the stand-in when its VERSION was last raised. VERSION is in
+the key of everything that is stored: bytes that change without it would be served from old stores as if they were new.
+When bytes change on purpose, raise the VERSION and run `python tests/compat/test_bytes.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import small_models
 import stand_ins
-
 from modelkit import kinds
 from modelkit.stages.job import tool
 

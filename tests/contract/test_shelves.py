@@ -30,10 +30,23 @@ VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Shelf -> verb -> its parameters."""
 WITHOUT_DEFAULTS = ("sources", "architectures")
 """There is no default place, and no default model."""
-HEAVY = (
-    "numpy onnx onnxruntime onnx_ir ml_dtypes tokenizers safetensors huggingface_hub pydantic yaml torch rich pip "
-    "urllib.request http.client"
-).split()
+HEAVY = [
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnx_ir",
+    "ml_dtypes",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "pydantic",
+    "yaml",
+    "torch",
+    "rich",
+    "pip",
+    "urllib.request",
+    "http.client",
+]
 """Not at the top of a shelf module: all of them are imported to read a manifest, and in every pytest run."""
 
 MODULES = [(shelf, kind) for shelf in VERBS for kind in kinds.names(shelf)]
@@ -150,7 +163,10 @@ def test_every_package_that_is_imported_is_among_the_tools(shelf: str, kind: str
     module = kinds.load(shelf, kind)
     distributions = {"onnx": "onnx", "onnx_ir": "onnx-ir", "numpy": "numpy", "onnxruntime": "onnxruntime"}
     imported = {
-        alias.name.split(".")[0] for node in ast.walk(tree(module)) if isinstance(node, ast.Import) for alias in node.names
+        alias.name.split(".")[0]
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Import)
+        for alias in node.names
     } | {str(node.module).split(".")[0] for node in ast.walk(tree(module)) if isinstance(node, ast.ImportFrom)}
     assert {distributions[name] for name in imported & distributions.keys()} <= set(module.TOOLS)
 

@@ -1,4 +1,4 @@
-"""How modelkit looks to a user's type checker. mypy reads this file (`mypy` in the repository root); nothing runs it."""
+"""How modelkit looks to a user's type checker: `mypy`, in the repository root, reads this file; nothing runs it."""
 
 from __future__ import annotations
 

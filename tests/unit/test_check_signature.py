@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelkit.checks import signature
-from modelkit.errors import StageError
 from modelkit.graphs import MODEL
 from modelkit.vocabulary import Artifact, Signature, Subject, Verdict
 from subjects import artifact, copied, drawn, fake, good, info, redrawn, specs
@@ -221,7 +220,22 @@ def test_weights_do_not_count_as_inputs(tmp_path):
     assert of(drawn(tmp_path, [node], [info("x")], [info("y")], [weight])).outcome == "passed"
 
 
-def test_a_file_that_is_no_model_is_an_error_that_names_it(tmp_path):
+def test_a_file_that_is_no_model_fails(tmp_path):
     (tmp_path / MODEL).write_bytes(b"\xff" * 64)
-    with pytest.raises(StageError, match="is no readable ONNX file"):
-        of(artifact(tmp_path))
+    verdict = of(artifact(tmp_path))
+    assert (verdict.outcome, verdict.sentence) == ("failed", "model.onnx is no readable ONNX file")
+
+
+def test_a_missing_file_fails(tmp_path):
+    verdict = of(artifact(tmp_path))
+    assert (verdict.outcome, verdict.sentence) == ("failed", "model.onnx cannot be read")
+
+
+def test_a_graph_that_kept_the_lengths_it_was_traced_with_fails(tmp_path):
+    axes = ("batch", "sequence")
+    wanted = Signature(specs(x=("float32", axes)), specs(y=("float32", axes)))
+    nodes = [helper.make_node("Reshape", ["x", "traced"], ["y"])]
+    made = drawn(tmp_path, nodes, [info("x", shape=axes)], [info("y", shape=axes)], [ints("traced", 2, 5)])
+    verdict = of(made, wanted)
+    assert verdict.outcome == "failed"
+    assert "does not run with inputs of the declared shapes" in verdict.sentence

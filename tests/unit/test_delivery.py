@@ -188,7 +188,7 @@ def test_a_copy_that_fails_leaves_what_was_there(
     if there:
         delivery.deliver(made, folder)
     monkeypatch.setattr(shutil, "copytree", full_disk)
-    with pytest.raises(StageError, match="cannot be written .*No space left on device"):
+    with pytest.raises(StageError, match=r"cannot be written .*No space left on device"):
         delivery.deliver(artifact(tmp_path / "other", model_onnx=b"2"), folder)
     assert [path.name for path in folder.parent.iterdir()] == (["tiny"] if there else [])
     if there:

@@ -43,9 +43,7 @@ def test_another_process_in_another_folder_gives_the_same_bytes(source: Path, tm
             **os.environ, "PYTHONHASHSEED": seed, "LC_ALL": "C", "TZ": "Asia/Tokyo",
             "PYTHONPATH": str(Path(small_models.__file__).parent),
         }  # fmt: skip
-        subprocess.run(
-            [sys.executable, "-c", code, str(source), str(there)], cwd=tmp_path, env=environment, check=True
-        )
+        subprocess.run([sys.executable, "-c", code, str(source), str(there)], cwd=tmp_path, env=environment, check=True)
         assert small_models.digests(there) == small_models.digests(here)
 
 

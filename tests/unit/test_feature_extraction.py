@@ -130,9 +130,7 @@ def test_a_lone_surrogate_is_no_crash_of_ours(tiny: Embedder) -> None:
 
 
 @pytest.mark.parametrize(("tokens", "pad"), [(("[PAD]",), 0), (("a0", "[PAD]"), 1), (("a0", "<pad>"), 1), (("a0",), 0)])
-def test_the_pad_is_the_tokenizers_own_or_zero(
-    folder: Path, tmp_path: Path, tokens: tuple[str, ...], pad: int
-) -> None:
+def test_the_pad_is_the_tokenizers_own_or_zero(folder: Path, tmp_path: Path, tokens: tuple[str, ...], pad: int) -> None:
     made = embedder(with_tokenizer(folder, tmp_path / "pad", words(*tokens)))
     seen = []
     run = made._session.run

@@ -47,9 +47,12 @@ def nested(path: Path, *, external: bool) -> None:
 
     def branch(name: str, matrix: np.ndarray) -> onnx.GraphProto:
         return helper.make_graph(
-            [helper.make_node("MatMul", ["x", f"{name}/w"], [f"{name}/y"])], name, [],
-            [helper.make_tensor_value_info(f"{name}/y", 1, ["batch", 32])], [numpy_helper.from_array(matrix, f"{name}/w")],
-        )  # fmt: skip
+            [helper.make_node("MatMul", ["x", f"{name}/w"], [f"{name}/y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}/y", 1, ["batch", 32])],
+            [numpy_helper.from_array(matrix, f"{name}/w")],
+        )
 
     branches = {"then_branch": branch("then", LARGE), "else_branch": branch("else", -LARGE)}
     graph = helper.make_graph(

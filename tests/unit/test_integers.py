@@ -139,9 +139,7 @@ def test_int4_unpacks_to_int8_without_overflow(data: st.DataObject, block: int, 
 
 
 @given(data=st.data(), block=st.sampled_from(BLOCKS), blocks=st.integers(1, 4))
-def test_int4_is_off_by_about_one_sixteenth_of_a_blocks_range(
-    data: st.DataObject, block: int, blocks: int
-) -> None:
+def test_int4_is_off_by_about_one_sixteenth_of_a_blocks_range(data: st.DataObject, block: int, blocks: int) -> None:
     groups = data.draw(weights(block * blocks))
     packed = to_int4(groups, block)
     error = (restored(packed).astype(np.float64) - groups).reshape(len(groups), -1, block)

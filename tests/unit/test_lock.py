@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -122,13 +123,12 @@ def test_a_lock_with_anything_in_place_of_a_value_is_read_or_told(data: st.DataO
     at[key] = junk
     with tempfile.TemporaryDirectory() as folder:
         manifest = manifest_at(Path(folder))
-        try:
+        # Any other exception than the one for its reader is a crash.
+        with suppress(ManifestError):
             locked = lock.read(written(Path(folder), json.dumps(fields)))
             assert locked is not None
             lock.text(locked)
             lock.insist_current(manifest, locked)
-        except ManifestError as error:
-            assert "tiny.lock" in str(error)
 
 
 # The recipe
@@ -212,7 +212,10 @@ def test_figures_and_tools_alone_are_no_difference() -> None:
         (replace(LOCK, source={"config.json": B}), "source.config.json: aaaaaaaaaaaa… -> bbbbbbbbbbbb…"),
         (replace(LOCK, identity="other"), "identity: commit -> other"),
         (replace(LOCK, recipe={"name": "x"}), "recipe.name: tiny -> x"),
-        (replace(LOCK, artifacts={"int8": {"model.onnx": A}}), "artifacts.int8.model.onnx: bbbbbbbbbbbb… -> aaaaaaaaaaaa…"),
+        (
+            replace(LOCK, artifacts={"int8": {"model.onnx": A}}),
+            "artifacts.int8.model.onnx: bbbbbbbbbbbb… -> aaaaaaaaaaaa…",
+        ),
         (replace(LOCK, artifacts={}), "artifacts.int8: removed"),
     ],
 )

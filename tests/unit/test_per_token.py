@@ -229,7 +229,9 @@ def test_a_pattern_that_names_nothing_is_told_with_what_there_is(tmp_path: Path,
 
 
 def test_a_matrix_that_the_blocks_do_not_divide_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"tensor 'w' has 40 values along its inner axis, .* of 16; .* smaller `block`"):
+    with pytest.raises(
+        StageError, match=r"tensor 'w' has 40 values along its inner axis, .* of 16; .* smaller `block`"
+    ):
         Pair(tmp_path, product(matrix(40, 48)), 2, 40, 48, W4)
 
 
@@ -375,4 +377,7 @@ def test_products_of_two_activations_stay_as_they_are(tmp_path: Path, kind: str)
 
     small_models.graph(tmp_path / "float", (5, 64), draw, (5, 5))
     small_models.quantized(tmp_path / "float", tmp_path / "integer", kind)
-    assert [node.op_type for node in onnx.load(tmp_path / "integer" / files.MODEL).graph.node] == ["Transpose", "MatMul"]
+    assert [node.op_type for node in onnx.load(tmp_path / "integer" / files.MODEL).graph.node] == [
+        "Transpose",
+        "MatMul",
+    ]

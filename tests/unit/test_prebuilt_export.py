@@ -93,9 +93,7 @@ def quantized(into: Path, tmp_path: Path, kind: str) -> float:
 
 @pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("kind", kinds.names("schemes"))
-def test_every_scheme_takes_what_comes_out(
-    source: Path, into: Path, tmp_path: Path, kind: str, external: bool
-) -> None:
+def test_every_scheme_takes_what_comes_out(source: Path, into: Path, tmp_path: Path, kind: str, external: bool) -> None:
     two_files(source) if external else onnx.save(model(), source / "model.onnx")
     export(source, into)
     assert quantized(into, tmp_path, kind) > 0.98

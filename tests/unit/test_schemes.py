@@ -53,7 +53,9 @@ def test_fp32_changes_no_byte(converted: Path, tmp_path: Path) -> None:
 
 def test_fp16_halves_every_large_tensor(converted: Path, tmp_path: Path) -> None:
     before, after = stored(converted), stored(small_models.quantized(converted, tmp_path / "fp16", "fp16"))
-    large = {name: size for name, (dtype, size) in before.items() if dtype == "FLOAT" and size > files.INLINE_BELOW + 99}
+    large = {
+        name: size for name, (dtype, size) in before.items() if dtype == "FLOAT" and size > files.INLINE_BELOW + 99
+    }
     assert large
     for name, size in large.items():
         assert name not in after
@@ -74,14 +76,18 @@ def test_fp16_computes_in_float32(converted: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [70_000.0, np.inf, np.nan])
 def test_fp16_refuses_a_weight_that_it_cannot_hold(tmp_path: Path, value: float) -> None:
-    with pytest.raises(StageError, match=r"tensor 'encoder\.layer\.0\.output\.dense\.weight' holds NaN or values beyond"):
+    with pytest.raises(
+        StageError, match=r"tensor 'encoder\.layer\.0\.output\.dense\.weight' holds NaN or values beyond"
+    ):
         small_models.quantized(damaged(tmp_path, value), tmp_path / "fp16", "fp16")
 
 
 @pytest.mark.parametrize("kind", ["w8a8-per-token", "w4a8-per-token"])
 @pytest.mark.parametrize("value", [1e9, np.nan])
 def test_integers_refuse_a_weight_that_they_cannot_hold(tmp_path: Path, kind: str, value: float) -> None:
-    with pytest.raises(StageError, match=r"tensor 'encoder\.layer\.0\.output\.dense\.weight' holds NaN or values beyond"):
+    with pytest.raises(
+        StageError, match=r"tensor 'encoder\.layer\.0\.output\.dense\.weight' holds NaN or values beyond"
+    ):
         small_models.quantized(damaged(tmp_path, value), tmp_path / "integers", kind)
 
 
@@ -135,7 +141,9 @@ def test_int8_dynamic_leaves_no_float_matrix(converted: Path, tmp_path: Path) ->
 def test_int8_dynamic_with_a_reduced_range_uses_seven_bits(converted: Path, tmp_path: Path) -> None:
     folder = small_models.quantized(converted, tmp_path / "made", "int8-dynamic", reduce_range=True)
     tensors = onnx.load(folder / files.MODEL).graph.initializer
-    codes = [onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2]
+    codes = [
+        onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2
+    ]
     assert max(np.abs(array.astype(int)).max() for array in codes) == 64
 
 

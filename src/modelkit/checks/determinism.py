@@ -18,6 +18,10 @@ EVERY = 8
 """One text of so many: enough lengths and scripts, at a fraction of the corpus' time."""
 
 
+PATIENCE = 600
+"""Seconds the second process may take once this one is done."""
+
+
 @dataclass(frozen=True)
 class Options:
     """No limits: bits are equal or they are not."""
@@ -26,16 +30,14 @@ class Options:
 def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     """Raises `CheckError` when the second process does not come to an answer."""
     texts = [row["text"] for row in subject.corpus[::EVERY]]
-    command = [sys.executable, "-m", "modelkit.model", str(subject.artifact.folder)]
+    # -P: a folder called modelkit where the user happens to stand must not be what is imported.
+    command = [sys.executable, "-P", "-m", "modelkit.model", str(subject.artifact.folder)]
     # The other process starts first and works while this one does.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
         _send(other, texts)
         model = subject.open(subject.artifact)
         digests = [sha256(model.embed(texts).tobytes()).hexdigest() for _ in range(2)]
-        out, err = other.communicate()
-    if other.returncode:
-        raise CheckError(f"the second process failed: {_last_line(err)}", hint="run `python -m modelkit.model` by hand")
-    digests.append(json.loads(out)["sha256"])
+        digests.append(_answer(other))
     measured = {"texts": len(texts), "first": digests[0], "again": digests[1], "second_process": digests[2]}
     different = [name for name, digest in zip(("again", "second_process"), digests[1:], strict=True)
                  if digest != digests[0]]  # fmt: skip
@@ -51,6 +53,20 @@ def _send(other: subprocess.Popen[bytes], texts: list[str]) -> None:
         pipe.write(json.dumps(texts).encode())
     # It reads to the end of its input, so the pipe is closed here; `communicate` must not touch it again.
     other.stdin = None
+
+
+def _answer(other: subprocess.Popen[bytes]) -> str:
+    try:
+        out, err = other.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        other.kill()
+        raise CheckError(f"the second process gave no answer within {PATIENCE} s") from error
+    if other.returncode:
+        raise CheckError(f"the second process failed: {_last_line(err)}", hint="run `python -m modelkit.model` by hand")
+    try:
+        return str(json.loads(out)["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckError(f"the second process answered {out[:80]!r}, which is no digest") from error
 
 
 def _last_line(text: bytes) -> str:

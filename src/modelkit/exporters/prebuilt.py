@@ -42,8 +42,12 @@ def _refuse_missing_data(path: Path) -> None:
             continue
         data = (base / stored["location"]).resolve()
         if not data.is_relative_to(base):
-            raise StageError(f"{path.name} reads {stored['location']}, which is outside the source", hint="do not use it")
+            raise StageError(
+                f"{path.name} reads {stored['location']}, which is outside the source", hint="do not use it"
+            )
         if not data.is_file():
-            raise StageError(f"no {stored['location']} in the source", hint=f"{path.name} needs it: add it to `source.files`")
+            raise StageError(
+                f"no {stored['location']} in the source", hint=f"{path.name} needs it: add it to `source.files`"
+            )
         if data.stat().st_size < int(stored.get("offset", 0)) + int(stored.get("length", 0)):
             raise StageError(f"{stored['location']} ends before tensor '{tensor.name}'", hint="fetch the source again")

@@ -70,7 +70,7 @@ def save(model: ir.Model, tensors: TensorFile) -> None:
 
 
 def _inline_nested(model: ir.Model) -> None:
-    """Graphs inside nodes keep their few tensors in the file: `finish` reads the data file for the outer graph alone."""
+    """Graphs inside nodes keep their few tensors in the file: `finish` inlines those of the outer graph alone."""
     for graph in model.graphs():
         for value in graph.initializers.values() if graph is not model.graph else ():
             if isinstance(value.const_value, ir.ExternalTensor):

@@ -17,7 +17,7 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
     scheme = kinds.load("schemes", job.variant.scheme.kind)
     return {
         "scheme": lock.options(job.variant.scheme),
-        "version": scheme.VERSION,
+        "scheme_version": scheme.VERSION,
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in scheme.TOOLS},
     }

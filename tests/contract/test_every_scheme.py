@@ -108,9 +108,7 @@ def test_the_model_is_smaller_than_float32(made: dict[str, Made], reference: Pat
 
 
 @every_scheme
-def test_the_finished_model_is_one_file_that_names_no_folder(
-    made: dict[str, Made], converted: Path, kind: str
-) -> None:
+def test_the_finished_model_is_one_file_that_names_no_folder(made: dict[str, Made], converted: Path, kind: str) -> None:
     assert [path.name for path in made[kind].path.parent.iterdir()] == [files.MODEL]
     content = made[kind].path.read_bytes()
     assert str(converted).encode() not in content

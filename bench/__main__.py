@@ -1,0 +1,69 @@
+"""`python -m bench`: every measurement, one after the other, and RESULTS.md."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.processes import HERE, python
+from bench.report import table, tell
+
+SUBJECTS = ("export", "runs", "stale", "startup", "speed")
+TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy", "tokenizers", "pytest", "pydantic")
+
+MACHINE = """
+import json, platform
+from importlib.metadata import version
+from modelkit.runtime import cpu
+print(json.dumps({"cpu": dict(cpu()), "python": platform.python_version(),
+                  "tools": {name: version(name) for name in %r}}))
+"""
+
+
+def main() -> None:
+    """Measure all subjects, or the ones named; write RESULTS.md only when all were."""
+    wanted = [name for name in SUBJECTS if name in sys.argv[1:]] or list(SUBJECTS)
+    sections = [_machine()]
+    for name in wanted:
+        tell(f"{name}:")
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=HERE, stdout=subprocess.PIPE, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode:
+            sys.exit(f"bench.{name} ended with exit code {done.returncode}; RESULTS.md is left as it was")
+        sections.append(done.stdout.strip() + "\n")
+    text = "\n".join(sections)
+    if wanted == list(SUBJECTS):
+        Path(__file__).with_name("RESULTS.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _machine() -> str:
+    found = json.loads(python("-c", MACHINE % (TOOLS,)).output)
+    cpu = found["cpu"]
+    rows = [
+        ("processor", f"{cpu['system']} {cpu['machine']}, {cpu['cores']} cores; {', '.join(cpu['features'])}"),
+        ("memory", f"{_memory():.0f} GiB"),
+        ("Python", found["python"]),
+        *found["tools"].items(),
+        ("reference", ", ".join(line for line in Path(__file__).with_name("optimum.txt").read_text().splitlines()
+                                if line.startswith(("optimum", "torch", "transformers", "onnxruntime")))),
+    ]  # fmt: skip
+    return (
+        "# Results\n\nWritten by `python -m bench` on "
+        f"{datetime.now(UTC):%Y-%m-%d}. Other programs share this machine, so only ratios taken in one run mean "
+        "something.\nTargets that are not met say so.\n\n" + table(("machine", ""), rows)
+    )
+
+
+def _memory() -> float:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal"):
+            return int(line.split()[1]) / 2**20
+    return float("nan")
+
+
+if __name__ == "__main__":
+    main()

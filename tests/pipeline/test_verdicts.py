@@ -1,0 +1,294 @@
+"""conformance.py over a real build: which verdicts are found again, and which are made anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stand_ins
+from modelkit import conformance, kinds, lock, locking, manifest, pipeline
+from modelkit.errors import CheckError
+from modelkit.store import Store
+from modelkit.vocabulary import Artifact, Fetching, Subject, Verdict
+
+CHECK = '''\
+"""A check of the project's own, as cheap as can be: the model file's name."""
+
+from dataclasses import dataclass, field
+from modelkit.vocabulary import Verdict
+
+VERSION = {version}
+PROMISE = "the model is called model.onnx"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`files` is how many there may be."""
+
+    files: int = field(default=9, metadata={{"sense": "<="}})
+
+
+def check(subject, limits):
+    """Counts."""
+    count = len(subject.artifact.files)
+    return Verdict("counted", "passed" if count <= limits.files else "failed", "counted", {{"files": count}})
+'''
+
+
+@pytest.fixture
+def project(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in that is judged by two quick checks: `budget`, and one of the project's own."""
+    path = stand_ins.project(tmp_path / "project")
+    checks = path.parent / "conformance" / "checks"
+    checks.mkdir()
+    (checks / "counted.py").write_text(CHECK.format(version=1))
+    monkeypatch.setattr(conformance, "plan", lambda manifest: ("budget", "counted"))
+    return path
+
+
+@pytest.fixture
+def ran(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The checks that really ran."""
+    seen: list[str] = []
+    for name in ("budget", "counted"):
+        module = kinds.load("checks", name, project.parent)
+
+        def check(
+            subject: Subject, limits: Any, name: str = name, original: Callable[..., Verdict] = module.check
+        ) -> Verdict:
+            seen.append(name)
+            return original(subject, limits)
+
+        monkeypatch.setattr(module, "check", check)
+    return seen
+
+
+def build_of(path: Path, variant: str = "int8") -> tuple[pipeline.Build, Artifact]:
+    loaded = manifest.load(path)
+    build = pipeline.prepare(loaded, loaded.variants[variant], Store(), Fetching(path.parent))
+    return build, pipeline.build(build)
+
+
+def examined(path: Path, variant: str = "int8") -> list[Verdict]:
+    return conformance.examine(*build_of(path, variant))
+
+
+def outcomes(verdicts: list[Verdict]) -> dict[str, tuple[str, bool]]:
+    return {verdict.check: (verdict.outcome, verdict.reused) for verdict in verdicts}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def records(store: Path) -> list[Path]:
+    return sorted(store.glob("records/*/*.json"))
+
+
+LIMITED = "    budget: 1 MB\n  int4"
+
+
+def test_all_checks_of_the_shelf_and_the_project_are_planned(tmp_path: Path) -> None:
+    path = stand_ins.project(tmp_path / "project")
+    (path.parent / "conformance" / "checks").mkdir()
+    (path.parent / "conformance" / "checks" / "counted.py").write_text(CHECK.format(version=1))
+    assert conformance.plan(manifest.load(path)) == tuple(sorted([*kinds.names("checks"), "counted"]))
+
+
+def test_a_second_examination_finds_every_pass_again(project: Path, ran: list[str]) -> None:
+    first = examined(project)
+    assert ran == ["budget", "counted"]
+    second = examined(project)
+    assert ran == ["budget", "counted"]
+    assert outcomes(second) == {"budget": ("passed", True), "counted": ("passed", True)}
+    assert [replace(verdict, reused=False) for verdict in second] == first
+
+
+def test_each_variant_is_judged_by_itself(project: Path, ran: list[str]) -> None:
+    examined(project, "int8")
+    examined(project, "int4")
+    assert ran == ["budget", "counted"] * 2
+
+
+def test_a_changed_limit_runs_that_check_alone(project: Path, ran: list[str]) -> None:
+    examined(project)
+    ran.clear()
+    edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 8}}\n  int4")
+    assert outcomes(examined(project)) == {"budget": ("passed", True), "counted": ("passed", False)}
+    assert ran == ["counted"]
+
+
+def test_a_check_that_changed_runs_again(project: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    examined(project)
+    ran.clear()
+    monkeypatch.setattr(kinds.load("checks", "budget"), "VERSION", 99)
+    examined(project)
+    assert ran == ["budget"]
+
+
+def test_other_bytes_are_judged_anew(project: Path, ran: list[str]) -> None:
+    examined(project)
+    ran.clear()
+    edit(project, "scheme: w8a8-per-token", "scheme: fp16")
+    examined(project)
+    assert ran == ["budget", "counted"]
+
+
+def test_another_tool_or_processor_is_judged_anew(
+    project: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined(project)
+    ran.clear()
+    monkeypatch.setattr(conformance.runtime, "cpu", lambda: {"machine": "abacus"})
+    examined(project)
+    assert ran == ["budget", "counted"]
+
+
+def test_a_failure_is_never_found_again(project: Path, ran: list[str], store_folder: Path) -> None:
+    edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
+    for _ in range(2):
+        assert outcomes(examined(project))["counted"] == ("failed", False)
+    assert ran == ["budget", "counted", "counted"]
+
+
+def test_an_edited_record_is_not_trusted(project: Path, ran: list[str], store_folder: Path) -> None:
+    examined(project)
+    ran.clear()
+    for path in records(store_folder):
+        path.write_text(path.read_text().replace("passed", "perfect"))
+    build, artifact = build_of(project)
+    assert outcomes(conformance.examine(build, artifact)) == {"budget": ("passed", False), "counted": ("passed", False)}
+    assert ran == ["budget", "counted"]
+    assert len(build.store.dropped) == 2
+
+
+def test_a_record_under_another_key_is_not_trusted(project: Path, ran: list[str], store_folder: Path) -> None:
+    examined(project)
+    ran.clear()
+    one, other = records(store_folder)
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    examined(project)
+    assert ran == ["budget", "counted"]
+
+
+def test_a_check_that_could_not_run_is_an_error_with_the_reason(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(subject: Subject, limits: Any) -> Verdict:
+        raise CheckError("no abacus", hint="buy one")
+
+    monkeypatch.setattr(kinds.load("checks", "budget"), "check", broken)
+    [budget, counted] = examined(project)
+    assert (budget.outcome, budget.sentence) == ("errored", "tiny/int8: budget could not run: no abacus; buy one")
+    assert counted.outcome == "passed"
+
+
+EXCUSE = 'known_failures:\n  - {{variant: int8, check: counted, because: "it counts badly", until: {until}}}\n'
+
+
+def test_a_known_failure_is_skipped_with_its_reason(project: Path) -> None:
+    edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
+    project.write_text(project.read_text() + EXCUSE.format(until="2099-01-01"))
+    verdict = examined(project)[1]
+    assert (verdict.outcome, verdict.sentence) == (
+        "skipped",
+        "known failure until 2099-01-01, it counts badly: counted",
+    )
+
+
+def test_a_known_failure_that_passes_fails_even_when_the_pass_is_on_record(project: Path) -> None:
+    examined(project)
+    project.write_text(project.read_text() + EXCUSE.format(until="2099-01-01"))
+    verdict = examined(project)[1]
+    assert verdict.outcome == "failed"
+    assert "this known failure passes now; remove it from known_failures" in verdict.sentence
+
+
+def test_an_excuse_that_is_over_fails(project: Path) -> None:
+    edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
+    project.write_text(project.read_text() + EXCUSE.format(until="2020-01-01"))
+    verdict = examined(project)[1]
+    assert verdict.outcome == "failed"
+    assert "the excuse ended on 2020-01-01" in verdict.sentence
+
+
+# Locking what was proven
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Shows nothing."""
+
+
+def resolved(path: Path) -> lock.Lock:
+    return locking.resolved(manifest.load(path), Store(), offline=True, progress=quiet)
+
+
+def test_a_lock_holds_what_was_built_and_measured(project: Path) -> None:
+    made = resolved(project)
+    assert made.identity == "weights"
+    assert sorted(made.source) == ["config.json", "model.safetensors", "tokenizer.json"]
+    for variant in ("int8", "int4"):
+        assert made.artifacts[variant] == dict(build_of(project, variant)[1].files)
+        assert made.measured[variant]["counted"] == {"files": 5}
+    assert {"onnx", "onnx-ir", "numpy", "safetensors"} <= set(made.tools)
+
+
+def test_a_lock_names_no_folder_of_this_machine(project: Path, tmp_path: Path) -> None:
+    assert str(tmp_path) not in lock.text(resolved(project))
+
+
+def test_a_lock_reads_back_as_it_was_resolved(project: Path) -> None:
+    made = resolved(project)
+    lock.path_of(project).write_text(lock.text(made))
+    assert lock.read(project) == made
+    lock.insist_current(manifest.load(project), made)
+
+
+def test_locking_twice_changes_nothing(project: Path) -> None:
+    made = resolved(project)
+    lock.path_of(project).write_text(lock.text(made))
+    again = resolved(project)
+    assert locking.compare(made, again) == []
+    assert lock.text(again) == lock.text(made)
+
+
+def test_what_is_locked_is_not_fetched_again(project: Path) -> None:
+    made = resolved(project)
+    lock.path_of(project).write_text(lock.text(made))
+    (project.parent / "weights" / "model.safetensors").unlink()
+    assert resolved(project) == made
+
+
+def test_a_new_option_is_the_only_difference_it_makes(project: Path) -> None:
+    made = resolved(project)
+    lock.path_of(project).write_text(lock.text(made))
+    edit(project, "scheme: w8a8-per-token", 'scheme: {w8a8-per-token: {activations_16bit: ["*.value.weight"]}}')
+    lines = locking.compare(made, resolved(project))
+    assert [line.split(":")[0] for line in lines] == [
+        "artifacts.int8.SHA256SUMS",
+        "artifacts.int8.model.onnx",
+        "recipe.variants.int8.w8a8-per-token.activations_16bit[0]",
+    ]
+
+
+def test_what_does_not_conform_cannot_be_locked(project: Path) -> None:
+    edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
+    with pytest.raises(CheckError, match=r"tiny/int8: counted failed: counted; only what conforms can be locked"):
+        resolved(project)
+
+
+def test_figures_are_rounded_and_only_numbers_are_kept() -> None:
+    verdict = Verdict("x", "passed", "x", {"a": 0.123456789, "b": 3, "c": "text", "d": [1]})
+    assert locking._figures(verdict) == {"a": 0.1235, "b": 3}
+
+
+def test_figures_are_json(project: Path) -> None:
+    measured = resolved(project).measured
+    assert json.loads(json.dumps(measured)) == measured

@@ -35,7 +35,8 @@ def main() -> None:
     print(f"""## Stale hits
 
 {len(CHANGES)} single changes to a seeded two-layer BERT with two variants and a check of its own;
-{effective} of them have to be noticed, {len(CHANGES) - effective} must change nothing. Stale hits: {len(stale)} of {len(CHANGES)}.
+{effective} of them have to be noticed, {len(CHANGES) - effective} must change nothing.
+Stale hits: {len(stale)} of {len(CHANGES)}.
 Changes after which something was made again without need: {len(needless)} of {len(CHANGES)}.
 """)
     rows = [("**stale**", *line) for line in stale] + [("needless", *line) for line in needless]
@@ -44,7 +45,10 @@ Changes after which something was made again without need: {len(needless)} of {l
     print(table(
         ("change", "has to be made again, int8", "int4"), [(c.what, c.int8 or "-", c.int4 or "-") for c in CHANGES]
     ))  # fmt: skip
-    print("D downloaded, C converted, Q quantized, F finalized, V every verdict, or the check whose verdict it is.\n")
+    print(
+        "D downloaded, C converted, Q quantized, F finalized, V every verdict, or the check whose verdict it is.\n"
+        "Not tried: an edit of modelkit's own stages without a new VERSION, which no key would notice.\n"
+    )
     print(against([
         ("single changes tried", len(CHANGES), "{}", ">=", 20), ("stale hits", len(stale), "{}", "<=", 0)
     ]))  # fmt: skip
@@ -110,7 +114,7 @@ def _shortly(parts: set[str], new: dict[str, Any]) -> list[str]:
     if len(checks) < 3:
         return sorted(parts)
     left_out = len(new["reused"]) - len(checks)
-    return sorted(parts - checks) + [f"{len(checks)} verdicts" if left_out else "every verdict"]
+    return [*sorted(parts - checks), f"{len(checks)} verdicts" if left_out else "every verdict"]
 
 
 def _made(first: dict[str, Any], new: dict[str, Any]) -> set[str]:

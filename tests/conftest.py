@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with something else is no reason to fail.
+settings.register_profile("modelkit", deadline=None)
+settings.load_profile("modelkit")
 
 pytest_plugins = ["pytester"]
 

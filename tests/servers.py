@@ -214,7 +214,7 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, home: Path, endpoint: str) -> None:
     """Point the real huggingface_hub of this process at `endpoint`, with its cache in `home`."""
-    from huggingface_hub import close_session, constants  # noqa: PLC0415  servers without a hub start at once
+    from huggingface_hub import close_session, constants
 
     only_loopback(monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)

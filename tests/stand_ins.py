@@ -10,7 +10,10 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = ("the a cat dog bird sat ran flew on under over mat house tree river bank money is was not and or").split()
+WORDS = [
+    "the", "a", "cat", "dog", "bird", "sat", "ran", "flew", "on", "under", "over", "mat", "house", "tree", "river",
+    "bank", "money", "is", "was", "not", "and", "or",
+]  # fmt: skip
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 BERT = {

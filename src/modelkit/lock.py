@@ -41,26 +41,55 @@ def read(manifest: Path) -> Lock | None:
     """The lock beside `manifest`; None when there is none. Raises `ManifestError` when it cannot be read."""
     path = path_of(manifest)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields["format"] != FORMAT:
-            raise ManifestError(f"has format {fields['format']}, this modelkit reads {FORMAT}", where=path,
-                                hint=f"run `modelkit lock {manifest}`")  # fmt: skip
-        return Lock(
-            source=_digests(fields["source"]["files"]),
-            identity=fields["source"]["identity"],
-            recipe=dict(fields["recipe"]),
-            tools=dict(fields["tools"]),
-            artifacts={name: _digests(files) for name, files in fields["artifacts"].items()},
-            measured=dict(fields["measured"]),
-        )
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ManifestError(f"cannot be read ({error.strerror})", where=path) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"is no lock ({type(error).__name__}: {error})", where=path, hint=f"run `modelkit lock {manifest}`"
-        ) from error
+    found = _parsed(path, content, f"run `modelkit lock {manifest}`")
+    return Lock(found.source.files, found.source.identity, found.recipe, found.tools, found.artifacts, found.measured)
+
+
+@dataclass(frozen=True)
+class _SourceKeys:
+    identity: str
+    files: dict[str, FileDigest]
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The file's own shape."""
+
+    format: int
+    source: _SourceKeys
+    recipe: dict[str, Any]
+    tools: dict[str, str]
+    artifacts: dict[str, dict[str, FileDigest]]
+    measured: dict[str, dict[str, Any]]
+
+
+def _parsed(path: Path, content: bytes, hint: str) -> _Keys:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from modelkit.validation import adapter  # noqa: PLC0415
+
+    try:
+        # Python reads NaN, which is no JSON and equal to nothing.
+        fields = json.loads(content, parse_constant=_refuse_constant)
+        keys: _Keys = adapter(_Keys).validate_json(json.dumps(fields))
+        if keys.format != FORMAT:
+            raise ManifestError(f"has format {keys.format}, this modelkit reads {FORMAT}", where=path, hint=hint)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ManifestError(f"is no lock ({reason})", where=path, hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"is no lock ({error})", where=path, hint=hint) from error
+    return keys
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def text(lock: Lock) -> str:
@@ -101,10 +130,6 @@ def insist_current(manifest: Manifest, lock: Lock) -> None:
             where=path_of(manifest.path),
             hint=f"run `modelkit lock {manifest.path}`, or undo the change",
         )
-
-
-def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, FileDigest]:
-    return {name: FileDigest(str(entry["sha256"]), int(entry["size"])) for name, entry in files.items()}
 
 
 def _plain(files: Mapping[str, FileDigest]) -> dict[str, Any]:

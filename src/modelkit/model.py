@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit import kinds, runtime
-from modelkit.errors import StageError
+from modelkit.errors import ManifestError, StageError
 from modelkit.graphs import MODEL
 from modelkit.vocabulary import Choice
 
@@ -44,10 +44,11 @@ def read_card(folder: Path) -> Choice:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return Choice(fields["task"], _options(kinds.load("tasks", fields["task"]).Options, fields["options"]))
-    except FileNotFoundError as error:
+    except OSError as error:
         raise StageError(f"has no {CARD}", where=folder, hint="name a folder that modelkit finished") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StageError(f"is no card of a finished model ({error})", where=path, hint="build it again") from error
+    except (ValueError, KeyError, TypeError, ManifestError) as error:
+        reason = str(error).splitlines()[0]
+        raise StageError(f"is no card of a finished model ({reason})", where=path, hint="build it again") from error
 
 
 def _options(options: type, fields: dict[str, Any]) -> Any:

@@ -17,7 +17,8 @@ class Session:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        # Whatever fails is raised; its own error lines on standard error would only double that.
+        options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
         # Spinning threads would slow down whatever runs beside a session that waits.
@@ -82,7 +83,8 @@ def _ort_errors() -> tuple[type[BaseException], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415
 
     found = (getattr(state, name) for name in dir(state))
-    return tuple(item for item in found if isinstance(item, type) and issubclass(item, Exception))
+    own = (item for item in found if isinstance(item, type) and issubclass(item, Exception))
+    return (ValueError, *own)  # its Python layer says so when an input is missing
 
 
 def _first_line(error: BaseException) -> str:

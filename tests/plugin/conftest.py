@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import stand_ins
 
 Runner = Callable[..., pytest.RunResult]

@@ -131,6 +131,20 @@ def test_the_finished_model_has_the_same_tensors(model: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(tensor, after[name])
 
 
+def test_the_order_of_the_tensors_in_the_data_file_does_not_matter(model: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model / MODEL, load_external_data=False)
+    offsets = {"large": ODD.nbytes + 100, "odd": 50}
+    (model / DATA).write_bytes(bytes(50) + ODD.tobytes() + bytes(50) + LARGE.tobytes())
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "offset":
+                entry.value = str(offsets[tensor.name])
+    (model / MODEL).write_bytes(proto.SerializeToString())
+    found = tensors(small_models.finished(model, tmp_path / "finished"))
+    np.testing.assert_array_equal(found["large"], LARGE)
+    np.testing.assert_array_equal(found["odd"], ODD)
+
+
 def test_the_finished_model_is_the_same_but_for_where_its_tensors_are(model: Path, tmp_path: Path) -> None:
     before, after = onnx.load(model / MODEL), onnx.load(small_models.finished(model, tmp_path / "finished"))
     for proto in (before, after):

@@ -121,6 +121,13 @@ def test_an_all_zero_token_gives_zeros(tmp_path: Path, kind: str, before: str | 
     np.testing.assert_allclose(got[0, 1], 0, atol=0.005)
 
 
+def test_no_token_is_divided_by_zero(tmp_path: Path) -> None:
+    # What zero divided by zero becomes as an integer depends on the processor.
+    pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, W8)
+    onnx.save(exposing(pair.path, "x/scale", onnx.TensorProto.FLOAT), tmp_path / "exposed.onnx")
+    assert small_models.run(tmp_path / "exposed.onnx", {"x": np.zeros((3, 64), np.float32)})[1].min() > 0
+
+
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_huge_and_tiny_activations_stay_finite(tmp_path: Path, kind: str) -> None:
     pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, kind)
@@ -322,10 +329,10 @@ def test_a_table_that_the_blocks_do_not_divide_is_named(tmp_path: Path) -> None:
 # Unpacking
 
 
-def exposing(path: Path, name: str) -> onnx.ModelProto:
+def exposing(path: Path, name: str, dtype: int = onnx.TensorProto.INT8) -> onnx.ModelProto:
     """The model with the inner value `name` as an output more."""
     model = onnx.load(path)
-    model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, dtype, None))
     return model
 
 

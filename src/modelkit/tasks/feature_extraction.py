@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from modelkit.runtime import Session
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
 CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
@@ -41,6 +42,13 @@ class Embedder:
     """A loaded feature-extraction model."""
 
     def __init__(self, folder: Path, session: Session, options: Options) -> None:
+        unknown = sorted(set(session.inputs) - set(INPUTS))
+        if unknown or OUTPUT not in session.outputs:
+            raise StageError(
+                f"the model takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}",
+                where=folder,
+                hint=f"feature-extraction feeds {', '.join(INPUTS)} and reads {OUTPUT}",
+            )
         self._session = session
         self._tokenizer = read_tokenizer(folder / "tokenizer.json")
         self._tokenizer.enable_truncation(options.text.max_tokens)

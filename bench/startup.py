@@ -46,8 +46,9 @@ MiniLM's manifest under a name of its own ({int(items):,} items, printed); media
     ))  # fmt: skip
     print(f"""The plugin adds {medians:.1f} ms between the medians, {added:.1f} ms as the median of the rounds' \
 differences, {fastest:.1f} ms between the fastest
-runs (other work on the machine only ever adds). `-X importtime` gives `modelkit.pytest_plugin` \
-{median(imports) / 1e3:.1f} ms, all that it imports included.
+runs (other work on the machine only ever adds). `-X importtime` gives `modelkit.pytest_plugin`
+{median(imports) / 1e3:.1f} ms,
+all that it imports included.
 """)
     print(against([
         ("ms that the plugin adds to a run (medians)", medians, "{:.1f}", "<=", 15),

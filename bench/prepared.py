@@ -34,7 +34,7 @@ def main() -> None:
         sys.exit("manifests/minilm-l6.yaml has no lock; run `modelkit lock manifests/minilm-l6.yaml`")
     found = {}
     for variant in read.variants.values():
-        build = pipeline.prepare(read, variant, store, Fetching(MANIFEST.parent))
+        build = pipeline.Pins(store).prepare(read, variant, lock.read(MANIFEST), Fetching(MANIFEST.parent))
         found[variant.name] = pipeline.build(build, locked).folder
         found.update({name: build.artifact(name).folder for name in ("downloaded", "converted")})
     stock = WORK / "int8-dynamic"

@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _built(read: Any, variant: Any, store: Store) -> dict[str, Any]:
-    build = pipeline.prepare(read, variant, store, Fetching(read.path.parent), draft=True)
+    build = pipeline.Pins(store).prepare(read, variant, None, Fetching(read.path.parent))
     artifact = pipeline.build(build)
-    verdicts = {verdict.check: verdict for verdict in conformance.examine(build, artifact)}
+    verdicts = {verdict.check: verdict for verdict in conformance.examine(conformance.Examination(build, artifact))}
     return {
         "stages": {stage.name: stage.key for stage in artifact.chain},
         "digest": artifact.digest,

@@ -30,7 +30,7 @@ def good(base: Path) -> Subject:
     declared = manifest.load(stand_ins.project(base / "good-artifact"))
     variant = declared.variants["int8"]
     store = Store(base / "good-artifact" / "store")
-    build = pipeline.prepare(declared, variant, store, Fetching(declared.path.parent), draft=True)
+    build = pipeline.Pins(store).prepare(declared, variant, None, Fetching(declared.path.parent))
     finished, converted = pipeline.build(build), build.artifact("converted")
     corpus = texts(*(f"{word} {other}" for word in stand_ins.WORDS[:6] for other in stand_ins.WORDS[6:16]))
 

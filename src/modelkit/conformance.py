@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from modelkit import kinds, lock, model, runtime
 from modelkit import limits as judgement
-from modelkit.digests import digest_file, key_of
+from modelkit.digests import key_of
 from modelkit.errors import CheckError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
-from modelkit.stages.job import tool
+from modelkit.stages.job import code, tool
 from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
@@ -46,43 +47,53 @@ class Examination:
         Only passes are recorded. Raises `CheckError` when the check could not run.
         """
         manifest, variant = self.build.job.manifest, self.build.job.variant
-        module = kinds.load("checks", check, kinds.project_of(manifest.path))
-        limits = variant.limits.get(check) or module.Options()
-        key = key_of(self._material(module, limits))
+        key = self.key(check)
         if record := self.build.store.get_record(key):
             return _excused(manifest, variant, replace(_verdict(record), reused=True))
         try:
-            verdict: Verdict = module.check(self._subject(), limits)
+            found = self._module(check).check(self._subject(), self._limits(check))
         except CheckError as error:
             error.message = f"{self.build.job.name}: {check} could not run: {error.message}"
             raise
+        # A project's check may not pass its verdict off as another's.
+        verdict: Verdict = replace(found, check=check)
         if verdict.outcome == "passed":
             self.build.store.put_record(key, _fields(verdict))
         return _excused(manifest, variant, verdict)
 
-    def _material(self, module: Any, limits: Any) -> dict[str, Any]:
-        manifest, variant = self.build.job.manifest, self.build.job.variant
-        return {
-            "check": module.__name__,
-            "version": module.VERSION,
-            "code": [_code(str(module.__file__)), _code(str(judgement.__file__))],
-            "limits": asdict(limits),
-            "budget": variant.budget,
-            "signature": {
-                "inputs": [f"{spec.name}: {spec}" for spec in manifest.signature.inputs],
-                "outputs": [f"{spec.name}: {spec}" for spec in manifest.signature.outputs],
-            },
-            "scheme": lock.options(variant.scheme),
-            "artifact": self.artifact.digest,
-            "reference": self.build.stage(CONVERTED).key,
-            "corpus": _code(str(corpus_path(manifest))),
-            "tools": {name: tool(name) for name in TOOLS},
-            "processor": json.loads(json.dumps(runtime.cpu())),
-        }
+    def key(self, check: str) -> str:
+        """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""
+        module, job = self._module(check), self.build.job
+        return key_of(
+            {
+                "check": check,
+                "version": module.VERSION,
+                "code": [code(module), code(judgement)],
+                "limits": json.loads(json.dumps(asdict(self._limits(check)))),
+                # A check sees the whole manifest; these are the parts that no artifact digest covers.
+                "license": job.manifest.license,
+                "channel": job.variant.channel,
+                "budget": job.variant.budget,
+                "signature": lock.signature(job.manifest),
+                "scheme": lock.options(job.variant.scheme),
+                "outputs": self._outputs_of(self.artifact),
+                "reference": self.build.stage(CONVERTED).key,
+            }
+        )
+
+    def keys(self) -> dict[str, str]:
+        """The key of every planned check."""
+        return {check: self.key(check) for check in plan(self.build.job.manifest)}
+
+    def _module(self, check: str) -> Any:
+        return kinds.load("checks", check, kinds.project_of(self.build.job.manifest.path))
+
+    def _limits(self, check: str) -> Any:
+        return self.build.job.variant.limits.get(check) or self._module(check).Options()
 
     def _subject(self) -> Subject:
-        job = self.build.job
-        rows, reference = corpus(job.manifest), self.build.artifact(CONVERTED)
+        job, reference = self.build.job, self.build.artifact(CONVERTED)
+        rows = corpus(job.manifest)[0]
         return Subject(job.manifest, job.variant, self.artifact, reference, rows, self._open, self._of_corpus)
 
     def _open(self, artifact: Artifact, threads: int | None = None) -> Any:
@@ -96,22 +107,27 @@ class Examination:
             self._outputs[artifact.digest] = self._embedded(artifact)
         return self._outputs[artifact.digest]
 
-    def _embedded(self, artifact: Artifact) -> Any:
-        """Kept in the store: the variants of a model, and two workers, share one run of their reference."""
-        import numpy as np  # noqa: PLC0415
-
-        material = {
+    def _outputs_of(self, artifact: Artifact) -> dict[str, Any]:
+        """Everything that the vectors of the corpus depend on."""
+        manifest = self.build.job.manifest
+        return {
             "stage": "corpus outputs",
             "artifact": artifact.digest,
-            "corpus": _code(str(corpus_path(self.build.job.manifest))),
+            "corpus": corpus(manifest)[1],
+            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }
 
+    def _embedded(self, artifact: Artifact) -> Any:
+        """Kept in the store: the variants of a model, and two workers, share one run of their reference."""
+        import numpy as np  # noqa: PLC0415
+
         def write(into: Path) -> None:
-            texts = [row["text"] for row in corpus(self.build.job.manifest)]
+            texts = [row["text"] for row in corpus(self.build.job.manifest)[0]]
             np.save(into / "outputs.npy", self._open(artifact).embed(texts), allow_pickle=False)
 
+        material = self._outputs_of(artifact)
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)
         return np.load(kept.folder / "outputs.npy", allow_pickle=False)
 
@@ -129,30 +145,33 @@ def corpus_path(manifest: Manifest) -> Path:
     raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
 
 
-def corpus(manifest: Manifest) -> tuple[dict[str, str], ...]:
-    """The rows of the task's corpus. Raises `CheckError` naming the line that is no row, or when there are too few."""
-    path = corpus_path(manifest)
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            rows.append({key: str(row[key]) for key in ("id", "text", "group")})
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckError(
-                f"is no row of a corpus ({type(error).__name__}: {error})",
-                where=Place(path, number),
-                hint='write {"id": ..., "text": ..., "group": ...}',
-            ) from error
-    if len(rows) < FEWEST:
-        raise CheckError(f"has {len(rows)} texts", where=path, hint=f"write at least {FEWEST}")
-    return tuple(rows)
+def corpus(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
+    """The rows of the task's corpus and the sha256 of their file, read once for a whole run.
+
+    Raises `CheckError` naming the line that is no row, or when there are too few.
+    """
+    return _corpus(corpus_path(manifest))
 
 
 @cache
-def _code(path: str) -> str:
-    return digest_file(Path(path)).sha256
+def _corpus(path: Path) -> tuple[tuple[dict[str, str], ...], str]:
+    content = path.read_bytes()
+    rows = tuple(_row(line, Place(path, number)) for number, line in enumerate(content.split(b"\n"), 1) if line)
+    if len(rows) < FEWEST:
+        raise CheckError(f"has {len(rows)} texts", where=path, hint=f"write at least {FEWEST}")
+    return rows, sha256(content).hexdigest()
+
+
+def _row(line: bytes, place: Place) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+        return {key: str(row[key]) for key in ("id", "text", "group")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckError(
+            f"is no row of a corpus ({type(error).__name__}: {error})",
+            where=place,
+            hint='write {"id": ..., "text": ..., "group": ...}',
+        ) from error
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
@@ -177,15 +196,15 @@ def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
             return replace(verdict, outcome="failed", sentence=f"{known.place}: this known failure passes now; "
                                                                "remove it from known_failures")  # fmt: skip
         if verdict.outcome == "failed":
-            return replace(verdict, outcome="skipped", sentence=f"known failure until {known.until}, {known.because}: "
+            return replace(verdict, outcome="excused", sentence=f"known failure until {known.until}, {known.because}: "
                                                                 f"{verdict.sentence}")  # fmt: skip
     return verdict
 
 
-def examine(build: Build, artifact: Artifact) -> list[Verdict]:
+def examine(examination: Examination) -> list[Verdict]:
     """Every planned check, in order. A check that cannot run is an `errored` verdict with the reason."""
-    examination, verdicts = Examination(build, artifact), []
-    for check in plan(build.job.manifest):
+    verdicts = []
+    for check in plan(examination.build.job.manifest):
         try:
             verdict = examination.run(check)
         except ModelkitError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
+from modelkit import durable
 from modelkit.digests import digest_folder
-from modelkit.errors import ArtifactError, StageError
+from modelkit.errors import ArtifactError, ManifestError, StageError
 from modelkit.stages.finalize import SUMS
-from modelkit.vocabulary import Artifact, Manifest, Variant
+from modelkit.vocabulary import Artifact, FileDigest, Manifest, Variant
 
 BUILD = Path("build")
 
@@ -24,52 +24,18 @@ def folder_of(manifest: Manifest, variant: Variant, root: Path = BUILD) -> Path:
 def deliver(artifact: Artifact, folder: Path, *, force: bool = False) -> bool:
     """Put `artifact` into `folder`, whole or not at all; True when something was written.
 
-    Raises `ArtifactError` when somebody changed what modelkit put there, unless `force`.
+    A run that is killed in between leaves the old folder or none, and the next one finishes. Raises `ArtifactError`
+    when somebody changed what modelkit put there, unless `force`; `StageError` when it cannot be written.
     """
-    if folder.exists():
-        found = _changed(folder)
-        if found and not force:
-            raise ArtifactError(
-                f"was changed after the build ({found})",
-                where=folder,
-                hint="move it away to keep it, or run with --force to replace it",
-            )
-        if not found and digest_folder(folder) == dict(artifact.files):
-            return False
-    _replace(artifact, folder)
-    return True
-
-
-def _changed(folder: Path) -> str:
-    """What is not as the folder's own sums say; empty when all is."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = {name: entry.sha256 for name, entry in digest_folder(folder).items() if name != SUMS}
-    except ArtifactError as error:
-        return error.message
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{SUMS} cannot be read: {error.__class__.__name__}"
-    different = sorted(name for name in {*sums, *found} if sums.get(name) != found.get(name))
-    return ", ".join(different)
-
-
-def _replace(artifact: Artifact, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # On the same disk, so that the rename below is one step.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as private:
-            fresh = Path(private) / "new"
-            shutil.copytree(artifact.folder, fresh)
-            old = Path(private) / "old"
-            if folder.exists():
-                folder.rename(old)
-            try:
-                fresh.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+        with durable.locked(folder.with_name(f".{folder.name}.lock")):
+            if folder.exists() and not force:
+                found = _unchanged(folder)
+                if found == dict(artifact.files):
+                    return False
+            _replace(artifact, folder)
+            return True
     except OSError as error:
         # shutil gathers the errors of several files in one that has no text of its own.
         raise StageError(
@@ -77,3 +43,69 @@ def _replace(artifact: Artifact, folder: Path) -> None:
             where=folder,
             hint="free some space or make the folder writable",
         ) from error
+
+
+def _unchanged(folder: Path) -> dict[str, FileDigest]:
+    """The digests of what is there. Raises `ArtifactError` when that is not what the folder's own sums say."""
+    try:
+        found = digest_folder(folder)
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except ArtifactError as error:
+        raise _changed(folder, error.message) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _changed(folder, f"{SUMS} cannot be read: {type(error).__name__}") from error
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    here = {name: entry.sha256 for name, entry in found.items() if name != SUMS}
+    if different := sorted(name for name in {*sums, *here} if sums.get(name) != here.get(name)):
+        raise _changed(folder, ", ".join(different))
+    return found
+
+
+def _changed(folder: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"was changed after the build ({what})",
+        where=folder,
+        hint="move it away to keep it, or run with --force to replace it",
+    )
+
+
+def _replace(artifact: Artifact, folder: Path) -> None:
+    # Beside it, so that a rename is one step; what a killed run left there goes first.
+    fresh, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
+    _remove(fresh, old)
+    try:
+        shutil.copytree(artifact.folder, fresh)
+        durable.sync_tree(fresh)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        _remove(fresh, old)
+
+
+def _remove(*places: Path) -> None:
+    for place in places:
+        # What somebody put in the folder's place may be a file or a link.
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def insist_on_own_folders(manifest: Manifest, owners: dict[Path, Manifest]) -> None:
+    """Enter the folders of `manifest` in `owners`. Raises `ManifestError` when one belongs to another manifest already:
+    two artifacts in one place would show one of them and hide the other."""
+    for variant in manifest.variants.values():
+        folder = folder_of(manifest, variant)
+        owner = owners.setdefault(folder, manifest)
+        if owner.path.absolute() != manifest.path.absolute():
+            raise ManifestError(
+                f"'{manifest.name}/{variant.name}' would go to {folder}, where {owner.path} puts its own",
+                where=manifest.place("name"),
+                hint="give one of the two another name",
+            )

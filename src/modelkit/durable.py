@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,6 +78,22 @@ def replace_file(file: Path, content: bytes, root: Path) -> None:
         folder(file.parent, root)
         aside.replace(file)
         sync(file.parent)
+
+
+def put(file: Path, content: bytes) -> None:
+    """Puts `content` at `file`, whole or not at all, making its folder. Raises `StageError` when that fails."""
+    aside = file.with_name(f".{file.name}.{uuid4().hex}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(content)
+        sync(aside)
+        aside.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise StageError(
+            f"cannot be written ({error.strerror})", where=file, hint="free some space or make the folder writable"
+        ) from error
 
 
 def folder(place: Path, root: Path) -> Path:

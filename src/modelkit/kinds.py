@@ -29,6 +29,8 @@ def names(shelf: str, project: Path | None = None) -> tuple[str, ...]:
 
 def load(shelf: str, kind: str, project: Path | None = None) -> ModuleType:
     """The module of `kind`. Raises `ManifestError` with the nearest known kind when there is none."""
+    if project is not None and kind in _built_in(shelf) and kind in (files := _project_files(shelf, project)):
+        raise ManifestError(f"takes the name of modelkit's own {kind}", where=files[kind], hint="give it another name")
     if kind in _built_in(shelf):
         return importlib.import_module(f"modelkit.{shelf}.{kind.replace('-', '_')}")
     if kind in (third_party := _third_party(shelf)):
@@ -83,5 +85,9 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # dataclasses look their module up by name while the class is made.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        del sys.modules[name]
+        raise ManifestError(f"cannot be imported ({error})", where=path, hint="correct it, or move it away") from error
     return module

@@ -111,8 +111,17 @@ def recipe(manifest: Manifest) -> dict[str, Any]:
         "name": manifest.name,
         "task": options(manifest.task),
         "source": options(manifest.source.first),
+        "files": list(manifest.source.files),
         "export": options(manifest.export),
         "variants": {variant.name: options(variant.scheme) for variant in manifest.variants.values()},
+    }
+
+
+def signature(manifest: Manifest) -> dict[str, list[str]]:
+    """The signature as JSON built-ins."""
+    return {
+        "inputs": [f"{spec.name}: {spec}" for spec in manifest.signature.inputs],
+        "outputs": [f"{spec.name}: {spec}" for spec in manifest.signature.outputs],
     }
 
 

@@ -8,21 +8,22 @@ from typing import Any
 
 from modelkit import conformance, kinds, lock, pipeline
 from modelkit.digests import difference
-from modelkit.errors import CheckError
+from modelkit.errors import ArtifactError, CheckError
 from modelkit.stages.job import Job, tool
 from modelkit.store import Store
-from modelkit.vocabulary import Fetching, Manifest, Progress, Verdict
+from modelkit.vocabulary import Artifact, Fetching, Manifest, Progress, Verdict
 
 
 def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progress) -> lock.Lock:
     """The lock `manifest` would get now.
 
-    Files that an earlier lock pins at the same revision are not fetched again. Raises `CheckError` when a variant does
-    not conform: what is locked is what was proven.
+    Files that an earlier lock pins at the same revision are not fetched again. Raises `ArtifactError` when a variant
+    does not conform, `CheckError` when that cannot be told: what is locked is what was proven.
     """
     context = Fetching(manifest.path.parent, offline, progress)
     earlier = lock.read(manifest.path)
-    if earlier and earlier.recipe["source"] == lock.recipe(manifest)["source"]:
+    recipe = lock.recipe(manifest)
+    if earlier and _is_pinned(manifest) and all(earlier.recipe.get(key) == recipe[key] for key in ("source", "files")):
         identity, files = earlier.identity, dict(earlier.source)
     else:
         served, files, _ = pipeline.resolve(manifest, store, context)
@@ -32,8 +33,13 @@ def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progr
         build = pipeline.Build(Job(manifest, variant, files, context), store)
         artifact = pipeline.build(build)
         artifacts[variant.name] = dict(artifact.files)
-        measured[variant.name] = {v.check: _figures(v) for v in _insist(build, conformance.examine(build, artifact))}
-    return lock.Lock(files, identity, lock.recipe(manifest), _tools(manifest), artifacts, measured)
+        measured[variant.name] = {v.check: _figures(v) for v in _insist(build, _examined(build, artifact))}
+    return lock.Lock(files, identity, recipe, _tools(manifest), artifacts, measured)
+
+
+def _is_pinned(manifest: Manifest) -> bool:
+    """Whether the source always means the same bytes; a folder or a URL may have others today."""
+    return _commit(manifest) is not None or manifest.source.first.kind == "package"
 
 
 def _commit(manifest: Manifest) -> str | None:
@@ -60,11 +66,19 @@ def _pinned(locked: lock.Lock) -> dict[str, Any]:
     }
 
 
+def _examined(build: pipeline.Build, artifact: Artifact) -> list[Verdict]:
+    return conformance.examine(conformance.Examination(build, artifact))
+
+
 def _insist(build: pipeline.Build, verdicts: list[Verdict]) -> list[Verdict]:
     for verdict in verdicts:
         if verdict.outcome in ("failed", "errored"):
-            raise CheckError(f"{build.job.name}: {verdict.check} {verdict.outcome}: {verdict.sentence}",
-                             where=build.job.manifest.path, hint="only what conforms can be locked")  # fmt: skip
+            kind = ArtifactError if verdict.outcome == "failed" else CheckError
+            raise kind(
+                f"{build.job.name}: {verdict.check} {verdict.outcome}: {verdict.sentence}",
+                where=build.job.manifest.path,
+                hint="only what conforms can be locked",
+            )
     return verdicts
 
 

@@ -39,7 +39,7 @@ class Build:
             module, stage = _module(name), self.stage(name)
             # A download is checked by content: fetching it once more could not show anything.
             force = self.force and module is not download
-            made = self.store.make(stage, lambda into: self._run(module, into), force=force)
+            made = self._made(module, stage, force=force)
             self.store.remember(f"{self.job.name}/{name}", stage)
             self.made[name] = replace(made, chain=self.chain(name))
         return self.made[name]
@@ -68,28 +68,40 @@ class Build:
         known = self.store.find(self.stage(name).key, verify=False)
         return (self.artifact(name) if self.force or known is None else known).digest
 
-    def _run(self, module: Any, into: Path) -> None:
-        inputs = {needed: self.artifact(needed).folder for needed in module.INPUTS}
+    def _made(self, module: Any, stage: Stage, *, force: bool) -> Artifact:
         try:
-            module.run(self.job, inputs, into)
+            return self.store.make(stage, lambda into: self._run(module, into), force=force)
         except ModelkitError as error:
-            error.message = f"{self.job.name} could not be {module.NAME}: {error.message}"
+            # An input that could not be made has said so already.
+            if not error.message.startswith(self.job.name):
+                error.message = f"{self.job.name} could not be {module.NAME}: {error.message}"
             raise
 
+    def _run(self, module: Any, into: Path) -> None:
+        module.run(self.job, {needed: self.artifact(needed).folder for needed in module.INPUTS}, into)
 
-def prepare(
-    manifest: Manifest, variant: Variant, store: Store, context: Fetching, *, force: bool = False, draft: bool = False
-) -> Build:
-    """A build pinned to the manifest's lock. A draft is pinned to what its source serves now.
 
-    Raises `ManifestError` when the lock is for another recipe.
-    """
-    found = lock.read(manifest.path)
-    if found is not None and not draft:
-        lock.insist_current(manifest, found)
-        return Build(Job(manifest, variant, found.source, context), store, force)
-    files, told = resolve(manifest, store, context)[1:]
-    return Build(Job(manifest, variant, files, context, told), store, force)
+@dataclass
+class Pins:
+    """Which source files each manifest of a run is built from: those of its lock, or for a draft what was served."""
+
+    store: Store
+    drafts: dict[Path, dict[str, FileDigest]] = field(default_factory=dict)
+
+    def prepare(
+        self, manifest: Manifest, variant: Variant, locked: lock.Lock | None, context: Fetching, *, force: bool = False
+    ) -> Build:
+        """A build of `variant`. A draft (`locked` None) is resolved once, for all its variants alike.
+
+        Raises `ManifestError` when the lock is for another recipe.
+        """
+        if locked is not None:
+            lock.insist_current(manifest, locked)
+            return Build(Job(manifest, variant, locked.source, context), self.store, force)
+        told: list[str] = []
+        if manifest.path not in self.drafts:
+            _, self.drafts[manifest.path], told = resolve(manifest, self.store, context)
+        return Build(Job(manifest, variant, self.drafts[manifest.path], context, told), self.store, force)
 
 
 def resolve(manifest: Manifest, store: Store, context: Fetching) -> tuple[str, dict[str, FileDigest], list[str]]:

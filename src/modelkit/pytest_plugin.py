@@ -15,6 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from modelkit.conformance import Examination
+    from modelkit.pipeline import Pins
     from modelkit.store import Store
     from modelkit.vocabulary import Manifest, Variant, Verdict
 
@@ -48,7 +49,11 @@ class Run:
         self.config = config
         self.root = _shown(Path(config.getoption("modelkit_build") or config.rootpath / "build"))
         self.records: list[dict[str, Any]] = []
+        self.trouble: list[str] = []
+        """Why a run without a failed test is not green all the same."""
+        self.owners: dict[Path, Manifest] = {}
         self._store: Store | None = None
+        self._pins: Pins | None = None
 
     @property
     def store(self) -> Store:
@@ -58,10 +63,24 @@ class Run:
         self._store = self._store or Store()
         return self._store
 
+    @property
+    def pins(self) -> Pins:
+        """What drafts resolved to in this run."""
+        from modelkit.pipeline import Pins  # noqa: PLC0415
+
+        self._pins = self._pins or Pins(self.store)
+        return self._pins
+
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        if file_path.suffix not in SUFFIXES:
+        if file_path.suffix not in SUFFIXES or not self._is_meant(file_path):
             return None
         return ManifestFile.from_parent(parent, path=file_path, run=self)
+
+    def _is_meant(self, path: Path) -> bool:
+        """With the flag every YAML file in reach is; the ini setting means those of a folder called manifests, and
+        what the command line names, so that a stray settings file does not stop an ordinary run."""
+        named = any(Path(argument.partition("::")[0]).name == path.name for argument in self.config.args)
+        return bool(self.config.getoption("modelkit")) or named or "manifests" in path.parent.parts
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # Each phase's report carries the properties again; a verdict belongs to the phase that ended the item.
@@ -71,20 +90,23 @@ class Run:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(self.config, "workerinput") or not self.records:
             return
+        from modelkit.errors import ModelkitError  # noqa: PLC0415
         from modelkit.reports import evidence  # noqa: PLC0415
 
-        evidence.write(self.records, self.root)
+        try:
+            evidence.write(self.records, self.root)
+        except ModelkitError as error:
+            self.trouble.append(str(error))
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if session.exitstatus == pytest.ExitCode.OK and (silent := self._silent()):
             # A green run must mean that something was found to conform.
             only_drafts = all(record["draft"] for record in self.records)
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED if only_drafts else pytest.ExitCode.TESTS_FAILED
-            self.no_verdict = silent
-
-    no_verdict: tuple[str, ...] = ()
+            self.trouble.extend(f"{path}: no check came to a verdict, so this run is not green" for path in silent)
 
     def _silent(self) -> tuple[str, ...]:
         """Manifests that yielded no verdict; drafts beside checked manifests are no reason to fail."""
-        judged = {r["manifest"] for r in self.records if r["verdict"]["outcome"] in ("passed", "failed")}
+        judged = {r["manifest"] for r in self.records if r["verdict"]["outcome"] in ("passed", "failed", "excused")}
         drafts = {r["manifest"] for r in self.records if r["draft"]} if judged else set()
         return tuple(sorted({r["manifest"] for r in self.records} - judged - drafts))
 
@@ -93,11 +115,11 @@ class Run:
             return
         from modelkit.reports import table  # noqa: PLC0415
 
-        writer = terminalreporter._tw
+        writer = self.config.get_terminal_writer()
         terminalreporter.ensure_newline()
         terminalreporter.write(table.render(self.records, writer.fullwidth, writer.hasmarkup))
-        for manifest in self.no_verdict:
-            terminalreporter.write_line(f"{manifest}: no check came to a verdict, so this run is not green")
+        for line in self.trouble:
+            terminalreporter.write_line(line, red=True)
 
 
 class ManifestFile(pytest.File):
@@ -108,12 +130,13 @@ class ManifestFile(pytest.File):
         self.run = run
 
     def collect(self) -> Iterator[pytest.Collector]:
-        from modelkit import conformance, lock, manifest  # noqa: PLC0415
+        from modelkit import conformance, delivery, lock, manifest  # noqa: PLC0415
         from modelkit.errors import ManifestError  # noqa: PLC0415
 
         try:
             read = manifest.load(_shown(self.path))
             checks = conformance.plan(read)
+            delivery.insist_on_own_folders(read, self.run.owners)
         except ManifestError as error:
             raise self.CollectError(str(error)) from error
         draft = not lock.path_of(self.path).exists()
@@ -136,6 +159,7 @@ class VariantCollector(pytest.Collector):
         self.folder: Path | None = None
         self.failure: str | None = None
         self.told: list[str] = []
+        self.keys: dict[str, str] = {}
 
     def collect(self) -> Iterator[pytest.Item]:
         for check in self.checks:
@@ -165,17 +189,21 @@ class VariantCollector(pytest.Collector):
 
     def _build(self, *, force: bool, offline: bool) -> None:
         from modelkit import conformance, delivery, lock, pipeline  # noqa: PLC0415
+        from modelkit.errors import ManifestError  # noqa: PLC0415
         from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
-        store = self.run.store
-        prepared = pipeline.prepare(
-            self.manifest, self.variant, store, Fetching(self.path.parent, offline), force=force, draft=self.draft
-        )
-        artifact = pipeline.build(prepared, None if self.draft else lock.read(self.manifest.path))
+        store, context = self.run.store, Fetching(self.path.parent, offline)
+        locked = lock.read(self.manifest.path)
+        if locked is None and not self.draft:
+            raise ManifestError("its lock went away during the run", where=self.path, hint="run again")
+        prepared = self.run.pins.prepare(self.manifest, self.variant, locked, context, force=force)
+        artifact = pipeline.build(prepared, locked)
         self.folder = delivery.folder_of(self.manifest, self.variant, self.run.root)
         delivery.deliver(artifact, self.folder, force=force)
         self.examination = conformance.Examination(prepared, artifact)
+        self.keys = self.examination.keys()
         self.told = [*prepared.job.told, *store.dropped]
+        store.dropped.clear()
 
     def teardown(self) -> None:
         self.examination = None  # sessions hold the whole model
@@ -202,18 +230,25 @@ class CheckItem(pytest.Item):
             self._skip(Verdict(self.name, "skipped", f"draft: there is no {lock}; {hint}"))
 
     def runtest(self) -> None:
-        from modelkit.errors import CheckError  # noqa: PLC0415
+        from modelkit.errors import ModelkitError  # noqa: PLC0415
         from modelkit.vocabulary import Verdict  # noqa: PLC0415
 
         assert self.parent.examination is not None  # setup skips or fails otherwise
+        # Said of a check that crashes, too: otherwise the report would know nothing of it.
+        told = Verdict(self.name, "errored", "the check crashed; its traceback is in pytest's output")
         try:
-            verdict = self.parent.examination.run(self.name)
-        except CheckError as error:
-            self._report(Verdict(self.name, "errored", str(error)))
+            verdict = told = self.parent.examination.run(self.name)
+        except ModelkitError as error:
+            told = Verdict(self.name, "errored", str(error))
             raise
+        finally:
+            if told.outcome == "errored":
+                self._report(told)
         if verdict.outcome == "skipped":
             self._skip(verdict)
         self._report(verdict)
+        if verdict.outcome == "excused":
+            pytest.xfail(verdict.sentence)
         if verdict.outcome == "failed":
             raise BrokenPromiseError(self._told(verdict))
 
@@ -233,9 +268,15 @@ class CheckItem(pytest.Item):
         variant = self.parent
         artifact = variant.examination.artifact if variant.examination else None
         one = record(
-            variant.manifest, variant.variant, verdict, artifact, variant.folder, variant.told, artifact is None
-            and variant.draft
-        )  # fmt: skip
+            variant.manifest,
+            variant.variant,
+            verdict,
+            artifact,
+            variant.folder,
+            variant.told,
+            variant.draft,
+            variant.keys,
+        )
         self.user_properties.append((PROPERTY, json.dumps(one)))
         # Beside the record, each figure by its name: that is what JUnit viewers show.
         figures = {"margin": verdict.margin, **verdict.measured}

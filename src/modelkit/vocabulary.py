@@ -8,8 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-Outcome = Literal["passed", "failed", "skipped", "errored"]
-"""`failed` is a broken promise; `errored` means that the check itself could not run."""
+Outcome = Literal["passed", "failed", "excused", "skipped", "errored"]
+"""`failed` is a broken promise, `excused` one that the manifest knows of; `errored`: the check itself could not run."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called as `progress(what, done_bytes, total_bytes_or_None)` while something long is under way."""
@@ -201,4 +201,4 @@ class Subject:
     open: Callable[..., Any]
     """`open(artifact, threads=None)`: the artifact as the object `modelkit.model.load` gives; one per thread count."""
     outputs: Callable[[Artifact], Any]
-    """The task's result for the whole corpus, in corpus order; computed once per artifact and process."""
+    """The task's result for the whole corpus, in corpus order; computed once per artifact and kept in the store."""

@@ -50,7 +50,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def prepared(path: Path, variant: str = "int8", *, force: bool = False) -> pipeline.Build:
     loaded = manifest.load(path)
-    return pipeline.prepare(loaded, loaded.variants[variant], Store(), Fetching(path.parent), force=force)
+    return pipeline.Pins(Store()).prepare(
+        loaded, loaded.variants[variant], lock.read(path), Fetching(path.parent), force=force
+    )
 
 
 def built(path: Path, variant: str = "int8", *, force: bool = False) -> Artifact:
@@ -433,7 +435,7 @@ def test_a_draft_can_be_asked_for_beside_a_stale_lock(project: Path) -> None:
     locked(project)
     edit(project, "pooling: mean", "pooling: cls")
     loaded = manifest.load(project)
-    build = pipeline.prepare(loaded, loaded.variants["int8"], Store(), Fetching(project.parent), draft=True)
+    build = pipeline.Pins(Store()).prepare(loaded, loaded.variants["int8"], None, Fetching(project.parent))
     assert pipeline.build(build).files
 
 

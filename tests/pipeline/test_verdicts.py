@@ -12,7 +12,7 @@ import pytest
 
 import stand_ins
 from modelkit import conformance, kinds, lock, locking, manifest, pipeline
-from modelkit.errors import CheckError
+from modelkit.errors import ArtifactError, CheckError
 from modelkit.store import Store
 from modelkit.vocabulary import Artifact, Fetching, Subject, Verdict
 
@@ -70,12 +70,12 @@ def ran(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def build_of(path: Path, variant: str = "int8") -> tuple[pipeline.Build, Artifact]:
     loaded = manifest.load(path)
-    build = pipeline.prepare(loaded, loaded.variants[variant], Store(), Fetching(path.parent))
+    build = pipeline.Pins(Store()).prepare(loaded, loaded.variants[variant], lock.read(path), Fetching(path.parent))
     return build, pipeline.build(build)
 
 
 def examined(path: Path, variant: str = "int8") -> list[Verdict]:
-    return conformance.examine(*build_of(path, variant))
+    return conformance.examine(conformance.Examination(*build_of(path, variant)))
 
 
 def outcomes(verdicts: list[Verdict]) -> dict[str, tuple[str, bool]]:
@@ -164,7 +164,10 @@ def test_an_edited_record_is_not_trusted(project: Path, ran: list[str], store_fo
     for path in records(store_folder):
         path.write_text(path.read_text().replace("passed", "perfect"))
     build, artifact = build_of(project)
-    assert outcomes(conformance.examine(build, artifact)) == {"budget": ("passed", False), "counted": ("passed", False)}
+    assert outcomes(conformance.examine(conformance.Examination(build, artifact))) == {
+        "budget": ("passed", False),
+        "counted": ("passed", False),
+    }
     assert ran == ["budget", "counted"]
     assert len(build.store.dropped) == 2
 
@@ -193,12 +196,12 @@ def test_a_check_that_could_not_run_is_an_error_with_the_reason(project: Path, m
 EXCUSE = 'known_failures:\n  - {{variant: int8, check: counted, because: "it counts badly", until: {until}}}\n'
 
 
-def test_a_known_failure_is_skipped_with_its_reason(project: Path) -> None:
+def test_a_known_failure_is_excused_with_its_reason(project: Path) -> None:
     edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
     project.write_text(project.read_text() + EXCUSE.format(until="2099-01-01"))
     verdict = examined(project)[1]
     assert (verdict.outcome, verdict.sentence) == (
-        "skipped",
+        "excused",
         "known failure until 2099-01-01, it counts badly: counted",
     )
 
@@ -262,8 +265,20 @@ def test_locking_twice_changes_nothing(project: Path) -> None:
 def test_what_is_locked_is_not_fetched_again(project: Path) -> None:
     made = resolved(project)
     lock.path_of(project).write_text(lock.text(made))
-    (project.parent / "weights" / "model.safetensors").unlink()
-    assert resolved(project) == made
+    weights = project.parent / "weights"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (weights / name).unlink()
+    edit(project, "  path: weights\n", "  package: weights==1.0\n")
+    again = {**made.recipe, "source": {"package": {"package": "weights==1.0", "folder": None}}}
+    lock.path_of(project).write_text(lock.text(replace(made, recipe=again)))
+    assert resolved(project).artifacts == made.artifacts
+
+
+def test_a_folder_that_has_other_bytes_today_is_locked_anew(project: Path) -> None:
+    made = resolved(project)
+    lock.path_of(project).write_text(lock.text(made))
+    stand_ins.bert(project.parent / "weights", seed=1)
+    assert resolved(project).source["model.safetensors"] != made.source["model.safetensors"]
 
 
 def test_a_new_option_is_the_only_difference_it_makes(project: Path) -> None:
@@ -280,7 +295,7 @@ def test_a_new_option_is_the_only_difference_it_makes(project: Path) -> None:
 
 def test_what_does_not_conform_cannot_be_locked(project: Path) -> None:
     edit(project, LIMITED, "    budget: 1 MB\n    limits: {counted: {files: 1}}\n  int4")
-    with pytest.raises(CheckError, match=r"tiny/int8: counted failed: counted; only what conforms can be locked"):
+    with pytest.raises(ArtifactError, match=r"tiny/int8: counted failed: counted; only what conforms can be locked"):
         resolved(project)
 
 

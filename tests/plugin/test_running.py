@@ -112,11 +112,11 @@ def test_a_draft_is_built_when_it_is_asked_for(project: Path, run) -> None:
     run("--modelkit-drafts", "tiny.yaml").assert_outcomes(passed=2 * CHECKS)
 
 
-def test_a_known_failure_is_skipped_with_its_reason(project: Path, run) -> None:
+def test_a_known_failure_is_an_expected_one_with_its_reason(project: Path, run) -> None:
     _set(project, "budget: 1 MB", "budget: 1 kB")
     _know(project, "budget", "2099-01-01")
-    result = run("-rs", "tiny.yaml::int8")
-    result.assert_outcomes(passed=CHECKS - 1, skipped=1)
+    result = run("-rx", "tiny.yaml::int8")
+    result.assert_outcomes(passed=CHECKS - 1, xfailed=1)
     result.stdout.fnmatch_lines(["*known failure until 2099-01-01, it is a test:*"])
 
 
@@ -171,3 +171,50 @@ def _know(project: Path, check: str, until: str) -> None:
     path = project / "tiny.yaml"
     known = f"known_failures:\n  - {{variant: int8, check: {check}, because: it is a test, until: {until}}}\n"
     path.write_text(path.read_text() + known)
+
+
+def test_two_manifests_of_one_name_are_refused(project: Path, run) -> None:
+    (project / "twin.yaml").write_text((project / "tiny.yaml").read_text())
+    result = run(".")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*twin.yaml:1:1: 'tiny/int8' would go to *, where tiny.yaml puts its own*"])
+
+
+def test_a_check_that_crashes_is_on_the_record_as_errored(project: Path, run) -> None:
+    checks = project / "conformance" / "checks"
+    checks.mkdir()
+    (checks / "own.py").write_text(
+        "from dataclasses import dataclass\nVERSION = 1\n@dataclass(frozen=True)\nclass Options: pass\n"
+        "def check(subject, limits): raise KeyError('x')\n"
+    )
+    result = run("tiny.yaml::int8")
+    result.assert_outcomes(passed=CHECKS, failed=1)
+    result.stdout.fnmatch_lines(["*tiny*int8*could not run*"])
+
+
+def test_evidence_that_another_limit_gave_is_not_kept(project: Path, run) -> None:
+    run("tiny.yaml::int8")
+    _set(project, "budget: 1 MB", "budget: 2 MB")
+    run("tiny.yaml::int8::parity")
+    evidence = json.loads((project / "build" / "dev" / "out" / "Evidence" / "tiny-int8.json").read_text())
+    assert "budget" not in [verdict["check"] for verdict in evidence["verdicts"]]
+
+
+def test_evidence_that_cannot_be_written_fails_the_run_in_one_line(project: Path, run) -> None:
+    run("tiny.yaml::int8")
+    import shutil
+
+    folder = project / "build" / "dev" / "out" / "Evidence"
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    result = run("tiny.yaml::int8")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*tiny-int8.json: cannot be written*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_by_the_ini_setting_a_stray_yaml_file_is_no_manifest(project: Path, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmodelkit = true\n")
+    pytester.makepyfile("def test_it(): pass")
+    (project / "mkdocs.yml").write_text("site_name: x\n")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)

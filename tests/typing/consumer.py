@@ -58,7 +58,7 @@ def reads_a_manifest(path: Path) -> None:
 def builds(path: Path) -> None:
     loaded, store = manifest.load(path), Store()
     variant = loaded.variants["int8"]
-    build = pipeline.prepare(loaded, variant, store, Fetching(path.parent, offline=True), force=True)
+    build = pipeline.Pins(store).prepare(loaded, variant, None, Fetching(path.parent, offline=True), force=True)
     assert_type(build, pipeline.Build)
     artifact = pipeline.build(build, lock.read(path))
     assert_type(artifact, Artifact)
@@ -66,7 +66,7 @@ def builds(path: Path) -> None:
     assert_type(artifact.files["model.onnx"], FileDigest)
     assert_type(artifact.chain, tuple[Stage, ...])
     assert_type(delivery.deliver(artifact, Path("build")), bool)
-    assert_type(conformance.examine(build, artifact), list[Verdict])
+    assert_type(conformance.examine(conformance.Examination(build, artifact)), list[Verdict])
 
 
 def judges(verdict: Verdict) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from modelkit.errors import ModelkitError
+from modelkit.errors import COULD_NOT_RUN, ModelkitError
 
 
 class Commands(click.Group):
@@ -39,3 +39,7 @@ def main() -> None:
     except ModelkitError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A folder that is a file, a disk that went away: the machine's trouble, told by the system itself.
+        click.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
+        sys.exit(COULD_NOT_RUN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from modelkit.lock import Lock
     from modelkit.pipeline import Build
     from modelkit.store import Store
     from modelkit.vocabulary import Manifest, Progress, Variant
@@ -67,7 +69,7 @@ PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metav
 
 def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
     """Every manifest below `paths` (default: manifests/). All mistakes of all files at once, as `ManifestError`."""
-    from modelkit import manifest  # noqa: PLC0415
+    from modelkit import delivery, manifest  # noqa: PLC0415
     from modelkit.errors import ManifestError  # noqa: PLC0415
 
     loaded: list[Manifest] = []
@@ -79,6 +81,9 @@ def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
             mistakes.extend(error.mistakes)
     if mistakes:
         raise ManifestError("mistakes in manifests", mistakes=tuple(mistakes))
+    owners: dict[Path, Manifest] = {}
+    for one in loaded:
+        delivery.insist_on_own_folders(one, owners)
     if not loaded:
         raise ManifestError(f"no manifest in {', '.join(map(str, paths)) or 'manifests'}", hint="write a *.yaml there")
     return loaded
@@ -109,8 +114,8 @@ def _insist(what: str, wanted: frozenset[str], known: set[str]) -> None:
 
 def prepared(
     pairs: list[tuple[Manifest, Variant]], selection: Selection, store: Store, progress: Progress, *, force: bool
-) -> Iterator[tuple[Build, Any]]:
-    """A build and its lock for each pair. Drafts are told and left out, unless they are asked for.
+) -> Iterator[tuple[Manifest, Variant, Lock | None, Callable[[], Build]]]:
+    """Each pair with its lock and what prepares its build. Drafts are told and left out, unless they are asked for.
 
     Raises `ManifestError` when nothing is left.
     """
@@ -127,10 +132,10 @@ def prepared(
     wanted = [one for one in found if one[2] is not None or selection.drafts]
     if not wanted:
         raise ManifestError("nothing to do: every selected manifest is a draft", hint="see above")
+    pins = pipeline.Pins(store)
     for manifest, variant, locked in wanted:
         context = Fetching(manifest.path.parent, selection.offline, progress)
-        build = pipeline.prepare(manifest, variant, store, context, force=force, draft=locked is None)
-        yield build, locked
+        yield manifest, variant, locked, partial(pins.prepare, manifest, variant, locked, context, force=force)
 
 
 @contextmanager

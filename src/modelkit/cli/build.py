@@ -11,7 +11,7 @@ from modelkit.cli._selection import Selection, prepared, progress_bars, select, 
 
 @click.command("build")
 @click.option("--force", is_flag=True, help="Build again, compare with what is stored, replace changed folders.")
-@click.option("--clean", is_flag=True, help="Remove the selected finished folders first.")
+@click.option("--clean", is_flag=True, help="Remove the selected finished folders once their successors are built.")
 @selects
 def command(selection: Selection, *, force: bool, clean: bool) -> None:
     """Build the selected variants into build/<channel>/out/Final/<name>/."""
@@ -19,13 +19,13 @@ def command(selection: Selection, *, force: bool, clean: bool) -> None:
     from modelkit.store import Store  # noqa: PLC0415
 
     pairs, store = select(selection), Store()
-    if clean:
-        for manifest, variant in pairs:
-            shutil.rmtree(delivery.folder_of(manifest, variant, selection.out), ignore_errors=True)
     with progress_bars() as progress:
-        for build, locked in prepared(pairs, selection, store, progress, force=force):
+        for manifest, variant, locked, prepare in prepared(pairs, selection, store, progress, force=force):
+            build = prepare()
             artifact = pipeline.build(build, locked)
-            folder = delivery.folder_of(build.job.manifest, build.job.variant, selection.out)
+            folder = delivery.folder_of(manifest, variant, selection.out)
+            if clean:
+                shutil.rmtree(folder, ignore_errors=True)
             delivery.deliver(artifact, folder, force=force)
             for line in (*build.job.told, *store.dropped):
                 click.echo(f"{build.job.name}: {line}")

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelkit import conformance, delivery, pipeline
 from modelkit.cli._selection import Selection, prepared, progress_bars, select, selects
+from modelkit.errors import ArtifactError, SourceError, StageError
+from modelkit.reports.records import record
+from modelkit.vocabulary import Manifest, Variant, Verdict
+
+if TYPE_CHECKING:
+    from modelkit.lock import Lock
+    from modelkit.pipeline import Build
 
 
 @click.command("check")
@@ -14,22 +25,41 @@ from modelkit.cli._selection import Selection, prepared, progress_bars, select, 
 @selects
 def command(selection: Selection, *, force: bool) -> None:
     """Build and check the selected variants; exit 1 if one does not conform, 3 if a check could not run."""
-    from modelkit import conformance, delivery, pipeline  # noqa: PLC0415
     from modelkit.errors import CONFORMING, COULD_NOT_RUN, NOT_CONFORMING  # noqa: PLC0415
     from modelkit.reports import evidence, table  # noqa: PLC0415
-    from modelkit.reports.records import record  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
 
     pairs, store, records = select(selection), Store(), []
     with progress_bars() as progress:
-        for build, locked in prepared(pairs, selection, store, progress, force=force):
-            artifact, job = pipeline.build(build, locked), build.job
-            folder = delivery.folder_of(job.manifest, job.variant, selection.out)
-            delivery.deliver(artifact, folder, force=force)
-            for verdict in conformance.examine(build, artifact):
-                records.append(record(job.manifest, job.variant, verdict, artifact, folder, job.told))
-                click.echo(f"{job.name}: {verdict.check}: {verdict.outcome}: {verdict.sentence}")
+        for manifest, variant, locked, prepare in prepared(pairs, selection, store, progress, force=force):
+            folder = delivery.folder_of(manifest, variant, selection.out)
+            for one in _examined(manifest, variant, locked, prepare, folder, force):
+                records.append(one)
+                verdict = one["verdict"]
+                click.echo(f"{manifest.name}/{variant.name}: {verdict['check']}: {verdict['outcome']}: "
+                           f"{verdict['sentence']}")  # fmt: skip
     evidence.write(records, selection.out)
     click.echo(table.render(records, color=sys.stdout.isatty()), nl=False)
     outcomes = {one["verdict"]["outcome"] for one in records}
     sys.exit(COULD_NOT_RUN if "errored" in outcomes else NOT_CONFORMING if "failed" in outcomes else CONFORMING)
+
+
+def _examined(
+    manifest: Manifest, variant: Variant, locked: Lock | None, prepare: Callable[[], Build], folder: Path, force: bool
+) -> Iterator[dict[str, Any]]:
+    """The records of one variant; a build that fails is one errored record, and the other variants still get theirs."""
+    draft = locked is None
+    try:
+        build = prepare()
+        artifact = pipeline.build(build, locked)
+        delivery.deliver(artifact, folder, force=force)
+    except ArtifactError as error:
+        yield record(manifest, variant, Verdict("build", "failed", str(error)), draft=draft)
+        return
+    except (StageError, SourceError) as error:
+        yield record(manifest, variant, Verdict("build", "errored", str(error)), draft=draft)
+        return
+    examination = conformance.Examination(build, artifact)
+    keys = examination.keys()
+    for verdict in conformance.examine(examination):
+        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys)

@@ -16,7 +16,7 @@ from modelkit.cli._selection import PATHS, manifests, progress_bars
 @click.option("--offline", is_flag=True, help="Never use the network; fail if it is needed.")
 def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
     """Resolve, build and check manifests, and write x.lock beside each x.yaml."""
-    from modelkit import lock, locking  # noqa: PLC0415
+    from modelkit import durable, lock, locking  # noqa: PLC0415
     from modelkit.errors import CONFORMING, NOT_CONFORMING  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
 
@@ -30,6 +30,6 @@ def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
                 stale = stale or bool(differences)
                 click.echo("\n".join(f"{path}: {line}" for line in differences) or f"{path}: true")
             else:
-                path.write_text(lock.text(fresh), encoding="utf-8")
+                durable.put(path, lock.text(fresh).encode())
                 click.echo(f"{path}: " + ("; ".join(differences) or "unchanged"))
     sys.exit(NOT_CONFORMING if stale else CONFORMING)

@@ -28,7 +28,8 @@ def command(name: str, paths: tuple[Path, ...]) -> None:
     if (locked := lock.read(manifest.path)) is None:
         raise ManifestError("is a draft: what it is built from is not pinned", where=manifest.path,
                             hint=f"run `modelkit lock {manifest.path}`")  # fmt: skip
-    build, store = pipeline.Build(Job(manifest, variant, locked.source), Store()), Store()
+    store = Store()
+    build = pipeline.Build(Job(manifest, variant, locked.source), store)
     for module in pipeline.STAGES:
         if any(store.find(build.stage(needed).key, verify=False) is None for needed in module.INPUTS):
             click.echo(f"{module.NAME:<10} unknown until its inputs are made: {', '.join(module.INPUTS)}")

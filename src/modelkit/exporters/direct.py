@@ -12,7 +12,7 @@ from modelkit.errors import ManifestError, StageError
 from modelkit.vocabulary import Manifest
 
 VERSION = 1
-TOOLS = ("onnx", "onnx-ir", "numpy", "safetensors")
+TOOLS = ("onnx", "onnx-ir", "numpy", "safetensors", "ml_dtypes", "protobuf")
 
 
 @dataclass(frozen=True)

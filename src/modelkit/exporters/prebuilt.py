@@ -9,7 +9,7 @@ from modelkit.errors import StageError
 from modelkit.vocabulary import Manifest
 
 VERSION = 1
-TOOLS = ("onnx", "onnx-ir")
+TOOLS = ("onnx", "onnx-ir", "protobuf")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class Blocks:
         scores = tape.node(
             f"{name}/scores", "MatMul", per_head(query, "query", [0, 2, 1, 3]), per_head(key, "key", [0, 2, 3, 1])
         )
-        scaled = tape.node(f"{name}/scaled", "Div", scores, tape.constant((width // heads) ** 0.5, np.float32))
+        scaled = tape.node(f"{name}/scaled", "Div", scores, tape.constant(math.sqrt(width // heads), np.float32))
         shares = tape.node(f"{name}/shares", "Softmax", tape.node(f"{name}/masked", "Add", scaled, bias), axis=-1)
         mixed = tape.node(f"{name}/mixed", "MatMul", shares, per_head(value, "value", [0, 2, 1, 3]))
         joined = tape.node(f"{name}/joined/transposed", "Transpose", mixed, perm=[0, 2, 1, 3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ def record(
     folder: Path | None = None,
     told: Iterable[str] = (),
     draft: bool = False,
+    keys: Mapping[str, str] | None = None,
 ) -> Record:
-    """`artifact` and `folder` are None when there was nothing to check."""
+    """`artifact`, `folder` and `keys` (of every planned check) are None when there was nothing to check."""
     return {
         "manifest": manifest.path.as_posix(),
         "model": manifest.name,
@@ -31,6 +32,7 @@ def record(
         "folder": folder.as_posix() if folder else None,
         "told": list(told),
         "artifact": _artifact(artifact) if artifact else None,
+        "keys": dict(keys or {}),
         "verdict": {**asdict(verdict), "worst": list(verdict.worst)},
     }
 

@@ -30,13 +30,15 @@ def render(records: Sequence[Record], width: int = 120, color: bool = False) -> 
 
 def _state(group: Sequence[Record]) -> str:
     outcomes = {record["verdict"]["outcome"] for record in group}
-    if group[-1]["draft"]:
-        return "draft"
+    draft = " (draft)" if group[-1]["draft"] else ""
     if "errored" in outcomes:
-        return "[red]could not run[/red]"
+        return f"[red]could not run[/red]{draft}"
     if "failed" in outcomes:
-        return "[red]not conforming[/red]"
-    return "[green]conforming[/green]" if "passed" in outcomes else "not checked"
+        return f"[red]not conforming[/red]{draft}"
+    if outcomes <= {"skipped"}:
+        return "draft" if draft else "not checked"
+    known = " but for known failures" if "excused" in outcomes else ""
+    return f"[green]conforming[/green]{known}{draft}"
 
 
 def _size(record: Record) -> str:
@@ -73,5 +75,6 @@ def _notes(groups: Iterable[Sequence[Record]]) -> list[str]:
 
 def _is_warm(record: dict[str, Any]) -> bool:
     artifact = record["artifact"]
+    # A check without anything to judge, such as a budget nobody declared, leaves nothing to record.
     recorded = record["verdict"]["reused"] or record["verdict"]["outcome"] == "skipped"
     return artifact is not None and artifact["reused"] and recorded

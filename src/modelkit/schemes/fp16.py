@@ -12,7 +12,7 @@ from pathlib import Path
 from modelkit.errors import StageError
 
 VERSION = 1
-TOOLS = ("onnx", "onnx-ir", "numpy")
+TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.tape import Tape
 
 VERSION = 1
-TOOLS = ("onnx", "onnx-ir", "numpy")
+TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = 1
-TOOLS = ("onnx", "onnx-ir", "numpy")
+TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import kinds, lock, model
-from modelkit.stages.job import Job, tool
+from modelkit import graphs, kinds, lock, model, weights
+from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
 
@@ -22,9 +22,16 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
         "export": lock.options(job.manifest.export),
         "exporter": exporter.VERSION,
         "task": lock.options(job.manifest.task),
+        "signature": lock.signature(job.manifest),
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in exporter.TOOLS},
+        # Which architecture is known only when config.json is at hand, so every one counts.
+        "code": code(exporter, kinds.load("tasks", job.manifest.task.kind), graphs, weights, model, *_architectures()),
     }
+
+
+def _architectures() -> list[Any]:
+    return [kinds.load("architectures", kind) for kind in kinds.names("architectures")]
 
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
@@ -37,7 +44,7 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     for name in task.CONSUMER_FILES:
         if (source / name).exists():
             shutil.copyfile(source / name, into / name)
-    (into / model.CARD).write_text(model.card(job.manifest.name, job.manifest.task), encoding="utf-8")
+    (into / model.CARD).write_bytes(model.card(job.manifest.name, job.manifest.task).encode())
 
 
 def _vocabulary_size(source: Path) -> int | None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modelkit import graphs
 from modelkit.digests import digest_folder
 from modelkit.graphs import DATA, MODEL
-from modelkit.stages.job import Job, tool
+from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "finalized", 1, ("converted", "quantized")
 SUMS = "SHA256SUMS"
@@ -18,7 +19,7 @@ SUMS = "SHA256SUMS"
 
 def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001
     """The digests of what is put together."""
-    return {"inputs": dict(inputs), "tools": {"onnx": tool("onnx")}}
+    return {"inputs": dict(inputs), "tools": {name: tool(name) for name in ("onnx", "protobuf")}, "code": code(graphs)}
 
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG001
@@ -30,4 +31,4 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG0
         if path.name not in (MODEL, DATA):
             shutil.copyfile(path, into / path.name)
     sums = "".join(f"{entry.sha256}  {name}\n" for name, entry in digest_folder(into).items())
-    (into / SUMS).write_text(sums, encoding="utf-8")
+    (into / SUMS).write_bytes(sums.encode())

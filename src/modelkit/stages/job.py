@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from modelkit.digests import digest_file
 from modelkit.vocabulary import Fetching, FileDigest, Manifest, Variant
 
 
@@ -26,6 +28,21 @@ class Job:
     def name(self) -> str:
         """`minilm-l6/int8`."""
         return f"{self.manifest.name}/{self.variant.name}"
+
+
+def code(*modules: Any) -> dict[str, str]:
+    """The digests of the modules' source files (of a package: of all its files), for a key to notice any edit."""
+    paths = (path for module in modules for path in _files(Path(str(module.__file__))))
+    return {path.name: _digest(path) for path in paths}
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+
+
+@cache
+def _digest(path: Path) -> str:
+    return digest_file(path).sha256
 
 
 @cache

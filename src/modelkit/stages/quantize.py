@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import kinds, lock
-from modelkit.stages.job import Job, tool
+from modelkit import graphs, kinds, lock
+from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "quantized", 1, ("converted",)
 
@@ -20,6 +20,7 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
         "scheme_version": scheme.VERSION,
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in scheme.TOOLS},
+        "code": code(scheme, graphs),
     }
 
 

@@ -37,12 +37,16 @@ def deliver(artifact: Artifact, folder: Path, *, force: bool = False) -> bool:
             _replace(artifact, folder)
             return True
     except OSError as error:
-        # shutil gathers the errors of several files in one that has no text of its own.
         raise StageError(
-            f"cannot be written ({error.strerror or error})",
+            f"cannot be written ({_reason(error)})",
             where=folder,
             hint="free some space or make the folder writable",
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    # shutil gathers (source, target, reason) of several files in one error that has no text of its own.
+    return str(error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error)
 
 
 def _unchanged(folder: Path) -> dict[str, FileDigest]:

@@ -92,6 +92,14 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+def read_if_sound(manifest: Path) -> Lock | None:
+    """The lock beside `manifest` for one who is about to write it anew: a damaged one counts as none."""
+    try:
+        return read(manifest)
+    except ManifestError:
+        return None
+
+
 def text(lock: Lock) -> str:
     """The file's content: sorted, so that a change is a readable diff."""
     fields = {

@@ -21,7 +21,7 @@ def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progr
     does not conform, `CheckError` when that cannot be told: what is locked is what was proven.
     """
     context = Fetching(manifest.path.parent, offline, progress)
-    earlier = lock.read(manifest.path)
+    earlier = lock.read_if_sound(manifest.path)
     recipe = lock.recipe(manifest)
     if earlier and _is_pinned(manifest) and all(earlier.recipe.get(key) == recipe[key] for key in ("source", "files")):
         identity, files = earlier.identity, dict(earlier.source)

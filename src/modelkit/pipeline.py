@@ -10,7 +10,7 @@ from typing import Any
 
 from modelkit import lock
 from modelkit.digests import digest_of, key_of
-from modelkit.errors import ModelkitError, StageError
+from modelkit.errors import ManifestError, ModelkitError, StageError
 from modelkit.stages import convert, download, finalize, quantize
 from modelkit.stages.job import Job, tool
 from modelkit.store import Store
@@ -116,14 +116,21 @@ def resolve(manifest: Manifest, store: Store, context: Fetching) -> tuple[str, d
 
 
 def build(prepared: Build, locked: lock.Lock | None = None) -> Artifact:
-    """The finished artifact; with a lock, exactly the one it names. Raises `StageError` naming what differs."""
+    """The finished artifact; with a lock, exactly the one it names. Raises `StageError` naming what
+    differs, `ManifestError` for a lock that names nothing."""
+    job, expected = prepared.job, locked.artifacts.get(prepared.job.variant.name) if locked else None
+    if locked and not expected:
+        raise ManifestError(
+            f"names no finished files of {job.variant.name}",
+            where=lock.path_of(job.manifest.path),
+            hint=f"run `modelkit lock {job.manifest.path}`",
+        )
     artifact = prepared.artifact(finalize.NAME)
-    expected = locked.artifacts.get(prepared.job.variant.name) if locked else None
     if locked and expected and dict(expected) != dict(artifact.files):
         raise StageError(
-            _not_as_locked(prepared.job, artifact, expected, locked),
-            where=lock.path_of(prepared.job.manifest.path),
-            hint=f"install the locked tools, or accept it with `modelkit lock {prepared.job.manifest.path}`",
+            _not_as_locked(job, artifact, expected, locked),
+            where=lock.path_of(job.manifest.path),
+            hint=f"install the locked tools, or accept it with `modelkit lock {job.manifest.path}`",
         )
     return artifact
 

@@ -77,10 +77,12 @@ class Run:
         return ManifestFile.from_parent(parent, path=file_path, run=self)
 
     def _is_meant(self, path: Path) -> bool:
-        """With the flag every YAML file in reach is; the ini setting means those of a folder called manifests, and
-        what the command line names, so that a stray settings file does not stop an ordinary run."""
-        named = any(Path(argument.partition("::")[0]).name == path.name for argument in self.config.args)
-        return bool(self.config.getoption("modelkit")) or named or "manifests" in path.parent.parts
+        """With the flag every YAML file in reach is. The ini setting means those that look like manifests, so that a
+        stray settings file does not stop an ordinary run."""
+        if self.config.getoption("modelkit") or "manifests" in path.parent.parts:
+            return True
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return sum(f"\n{key}:" in f"\n{text}" for key in ("name", "task", "source", "variants")) >= 2
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # Each phase's report carries the properties again; a verdict belongs to the phase that ended the item.

@@ -216,9 +216,10 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
+            # numpy tells a short write in words of its own, without a number.
+            if error.errno in _FULL or (error.errno is None and "requested and" in str(error)):
                 message = f"no space left while {who} was writing to {self.root} ({self._free()} free)"
-                if error.errno != ENOSPC:  # a quota or a limit: the free space alone would puzzle
+                if error.errno not in (None, ENOSPC):  # a quota or a limit: the free space alone would puzzle
                     message += f": {error.strerror}"
                 hint = "free some space or point MODELKIT_STORE at a larger disk"
                 raise StageError(message, hint=hint) from error

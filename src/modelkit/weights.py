@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class Weights:
 
     def __init__(self, folder: Path, prefixes: Sequence[str] = ("",)) -> None:
         self._prefixes = prefixes
+        self._read: set[str] = set()
         self._files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _names(path)}
         if not self._files:
             raise StageError(
@@ -35,6 +37,7 @@ class Weights:
         import numpy as np  # noqa: PLC0415
 
         stored = self._find(name)
+        self._read.add(stored)
         path = self._files[stored]
         # The file is opened per tensor: closing it gives the mapped pages back.
         with _open(path) as file:
@@ -52,9 +55,19 @@ class Weights:
                 )
             return np.asarray(file.get_tensor(stored), dtype=np.float32)
 
-    def has(self, name: str) -> bool:
-        """Whether `read` would find `name`."""
-        return any(prefix + name in self._files for prefix in self._prefixes)
+    def refuse_unread(self, idle: Sequence[str]) -> None:
+        """Raise `StageError` when a tensor was never asked for and no pattern of `idle` says that this is right.
+
+        A config.json with too few layers would otherwise build a smaller model, and compare it with itself.
+        """
+        unread = sorted(set(self._files) - self._read)
+        left = [name for name in unread if not any(fnmatchcase(name, pattern) for pattern in idle)]
+        if left:
+            more = f" and {len(left) - 1} more" if left[1:] else ""
+            raise StageError(
+                f"the weights hold '{left[0]}'{more}, which the model of config.json does not use",
+                hint="the weights and config.json do not belong together",
+            )
 
     def _find(self, name: str) -> str:
         for prefix in self._prefixes:

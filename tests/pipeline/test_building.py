@@ -417,9 +417,18 @@ def test_a_file_that_the_lock_does_not_know_is_told(project: Path) -> None:
         built(project)
 
 
-def test_a_variant_that_the_lock_has_no_bytes_for_is_built(project: Path) -> None:
+def test_a_lock_that_names_no_bytes_of_a_variant_is_refused(project: Path) -> None:
     locked(project, artifacts={})
-    assert built(project).files
+    with pytest.raises(ManifestError, match=r"tiny\.lock: names no finished files of int8; run `modelkit lock"):
+        built(project)
+
+
+def test_a_config_with_fewer_layers_than_the_weights_is_refused(project: Path) -> None:
+    stand_ins.bert(project.parent / "weights")
+    config = project.parent / "weights" / "config.json"
+    config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 1'))
+    with pytest.raises(StageError, match=r"the weights hold 'encoder\.layer\.1\..*' and 15 more, which the model of"):
+        built(project)
 
 
 # A draft

@@ -146,3 +146,25 @@ def test_two_locks_of_the_same_project_are_the_same_bytes(modelkit, project: Pat
     shutil.rmtree(project / "store")
     assert modelkit("lock", "tiny.yaml").returncode == 0
     assert (project / "tiny.lock").read_bytes() == before
+
+
+def test_a_damaged_lock_can_be_made_anew(modelkit, project: Path) -> None:
+    before = (project / "tiny.lock").read_bytes()
+    (project / "tiny.lock").write_text("{")
+    assert modelkit("lock", "tiny.yaml").stdout == "tiny.lock: written\n"
+    assert (project / "tiny.lock").read_bytes() == before
+
+
+def test_a_variant_of_another_channel_is_told(modelkit) -> None:
+    done = modelkit("build", "tiny.yaml", "--int4", "--dev")
+    assert (done.returncode, done.stderr) == (
+        USAGE, "error: no variant is int4 in the channel dev; leave one of the two out\n"
+    )  # fmt: skip
+
+
+def test_a_length_that_leaves_no_token_is_a_mistake_of_the_manifest(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("max_tokens: 32", "max_tokens: -1"))
+    done = modelkit("validate", "tiny.yaml")
+    assert done.returncode == USAGE
+    assert "expected max_tokens of at least 3, got -1" in done.stderr

@@ -217,4 +217,8 @@ def test_by_the_ini_setting_a_stray_yaml_file_is_no_manifest(project: Path, pyte
     pytester.makeini("[pytest]\nmodelkit = true\n")
     pytester.makepyfile("def test_it(): pass")
     (project / "mkdocs.yml").write_text("site_name: x\n")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=2 * CHECKS + 1)
+
+
+def test_a_selection_of_checks_is_not_called_conforming(project: Path, run) -> None:
+    run("tiny.yaml::int8::budget").stdout.fnmatch_lines(["*tiny*int8*5 of 6 checks*"])

@@ -76,10 +76,13 @@ def test_without_its_prefix_a_tensor_is_not_found(tmp_path: Path) -> None:
     assert "is missing" in refusal(Weights(tmp_path), "a", (2, 3))
 
 
-def test_has_says_what_read_would_find(tmp_path: Path) -> None:
-    save_file({"bert.a": MATRIX}, tmp_path / "a.safetensors")
+def test_a_tensor_that_nobody_read_is_refused_unless_it_may_be_idle(tmp_path: Path) -> None:
+    save_file({"bert.a": MATRIX, "pooler.b": MATRIX}, tmp_path / "a.safetensors")
     weights = Weights(tmp_path, ("", "bert."))
-    assert (weights.has("a"), weights.has("b")) == (True, False)
+    with pytest.raises(StageError, match=r"the weights hold 'bert\.a' and 1 more, which the model"):
+        weights.refuse_unread(())
+    weights.read("a", MATRIX.shape)
+    weights.refuse_unread(("pooler.*",))
 
 
 def test_the_tensors_of_all_shards_are_found(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from modelkit.graphs.blocks import Blocks
 
 PREFIXES = ("", "bert.")
+IDLE = ("*pooler.*", "*position_ids", "cls.*", "classifier.*")
+"""Tensors that an encoder does not need: heads, and a buffer that old versions of transformers saved."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 

@@ -41,5 +41,5 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         # A folder that is a file, a disk that went away: the machine's trouble, told by the system itself.
-        click.echo(f"error: {error.filename or 'the system'}: {error.strerror}", err=True)
+        click.echo(f"error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
         sys.exit(COULD_NOT_RUN)

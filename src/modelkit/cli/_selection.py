@@ -91,17 +91,23 @@ def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
 
 def select(selection: Selection) -> list[tuple[Manifest, Variant]]:
     """The variants to work on. Raises `ManifestError` when a name selects nothing."""
+    from modelkit.errors import ManifestError  # noqa: PLC0415
+
     loaded = manifests(selection.paths)
     _insist("model", selection.models, {manifest.name for manifest in loaded})
     pairs = [(m, v) for m in loaded for v in m.variants.values() if not selection.models or m.name in selection.models]
     _insist("variant", selection.variants, {variant.name for _, variant in pairs})
     _insist("channel", selection.channels, {variant.channel for _, variant in pairs})
-    return [
+    chosen = [
         (manifest, variant)
         for manifest, variant in pairs
         if (not selection.variants or variant.name in selection.variants)
         and (not selection.channels or variant.channel in selection.channels)
     ]
+    if not chosen:
+        wanted = f"{', '.join(sorted(selection.variants))} in the channel {', '.join(sorted(selection.channels))}"
+        raise ManifestError(f"no variant is {wanted}", hint="leave one of the two out")
+    return chosen
 
 
 def _insist(what: str, wanted: frozenset[str], known: set[str]) -> None:

@@ -25,11 +25,13 @@ def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
         for manifest in manifests(paths):
             path = lock.path_of(manifest.path)
             fresh = locking.resolved(manifest, store, offline=offline, progress=progress)
-            differences = locking.compare(lock.read(manifest.path), fresh)
+            earlier = lock.read_if_sound(manifest.path)
+            differences = locking.compare(earlier, fresh)
             if check:
                 stale = stale or bool(differences)
                 click.echo("\n".join(f"{path}: {line}" for line in differences) or f"{path}: true")
             else:
                 durable.put(path, lock.text(fresh).encode())
-                click.echo(f"{path}: " + ("; ".join(differences) or "unchanged"))
+                said = "; ".join(differences) if earlier else "written"
+                click.echo(f"{path}: {said or 'unchanged'}")
     sys.exit(NOT_CONFORMING if stale else CONFORMING)

@@ -28,6 +28,7 @@ def command(name: str, paths: tuple[Path, ...]) -> None:
     if (locked := lock.read(manifest.path)) is None:
         raise ManifestError("is a draft: what it is built from is not pinned", where=manifest.path,
                             hint=f"run `modelkit lock {manifest.path}`")  # fmt: skip
+    lock.insist_current(manifest, locked)
     store = Store()
     build = pipeline.Build(Job(manifest, variant, locked.source), store)
     for module in pipeline.STAGES:

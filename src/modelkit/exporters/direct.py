@@ -37,9 +37,11 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
     text = manifest.task.options.text
     _refuse_long_texts(text.max_tokens, options_of_model)
     tensors = files.TensorFile(into)
-    blocks = Blocks(Tape(tensors), Weights(source, architecture.PREFIXES))
+    weights = Weights(source, architecture.PREFIXES)
+    blocks = Blocks(Tape(tensors), weights)
     inputs = {name: typed(name, "int64", ["batch", "sequence"]) for name in architecture.INPUTS}
     hidden = architecture.build(blocks, inputs, options_of_model)
+    weights.refuse_unread(architecture.IDLE)
     vector = blocks.pool(hidden, inputs["attention_mask"], text.pooling, text.normalize)
     outputs = [
         _output(hidden, "last_hidden_state", ["batch", "sequence", options_of_model.hidden_size]),

@@ -37,6 +37,8 @@ def _state(group: Sequence[Record]) -> str:
         return f"[red]not conforming[/red]{draft}"
     if outcomes <= {"skipped"}:
         return "draft" if draft else "not checked"
+    if left := len(set(group[-1]["keys"]) - {record["verdict"]["check"] for record in group}):
+        return f"{left} of {len(group[-1]['keys'])} checks not run{draft}"
     known = " but for known failures" if "excused" in outcomes else ""
     return f"[green]conforming[/green]{known}{draft}"
 
@@ -66,7 +68,7 @@ def _checks(group: Sequence[Record]) -> str:
 def _notes(groups: Iterable[Sequence[Record]]) -> list[str]:
     groups = list(groups)
     told = [line for group in groups for record in group for line in record["told"]]
-    folders = [f"{group[-1]['folder']}" for group in groups if group[-1]["folder"]]
+    folders = [group[-1]["folder"] for group in groups if group[-1]["folder"] and group[-1]["artifact"]]
     lines = [*dict.fromkeys(told), *(f"finished: {folder}" for folder in dict.fromkeys(folders))]
     if folders and not told and all(_is_warm(record) for group in groups for record in group):
         lines.append("warm: nothing downloaded, nothing rebuilt, every verdict on record for exactly these bytes")

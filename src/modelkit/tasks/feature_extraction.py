@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelkit.errors import StageError
+from modelkit.errors import ManifestError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
+FEWEST_TOKENS = 3
+"""One token between the two special ones that encoders put around a text."""
 CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
 
@@ -29,6 +31,11 @@ class Text:
     max_tokens: int = 512
     pooling: Literal["mean", "cls"] = "mean"
     normalize: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a length that leaves no token of the text itself."""
+        if self.max_tokens < FEWEST_TOKENS:
+            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,12 @@ class Embedder:
         """One row per text: float32[len(texts), width], unit length when the manifest normalises.
 
         Texts of like length share a batch, so that little is spent on padding; rows come back in the given order.
+        Raises `TypeError` for a bare string, which would be embedded letter by letter.
         """
         import numpy as np  # noqa: PLC0415
 
+        if isinstance(texts, str):
+            raise TypeError("embed takes a list of texts; put the one text in brackets")
         if not texts:
             return np.empty((0, self.width), np.float32)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]

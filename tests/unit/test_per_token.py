@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,7 +125,7 @@ def test_an_all_zero_token_gives_zeros(tmp_path: Path, kind: str, before: str | 
 def test_no_token_is_divided_by_zero(tmp_path: Path) -> None:
     # What zero divided by zero becomes as an integer depends on the processor.
     pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, W8)
-    onnx.save(exposing(pair.path, "x/scale", onnx.TensorProto.FLOAT), tmp_path / "exposed.onnx")
+    onnx.save(exposing(pair.path, "x/peak/floored", onnx.TensorProto.FLOAT), tmp_path / "exposed.onnx")
     assert small_models.run(tmp_path / "exposed.onnx", {"x": np.zeros((3, 64), np.float32)})[1].min() > 0
 
 
@@ -137,7 +138,7 @@ def test_huge_and_tiny_activations_stay_finite(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", SCHEMES)
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_the_shift_below_gelu_is_taken_out_again(tmp_path: Path, kind: str, approximate: str) -> None:
+def test_what_gelu_leaves_below_zero_is_not_cut_off(tmp_path: Path, kind: str, approximate: str) -> None:
     # A bias in the columns would show as a mean error far from zero.
     pair = Pair(tmp_path, product(matrix(64, 48) + 0.05, "Gelu", approximate=approximate), 2, 64, 48, kind)
     x = values(500, 64)
@@ -147,10 +148,10 @@ def test_the_shift_below_gelu_is_taken_out_again(tmp_path: Path, kind: str, appr
         assert abs(error.mean()) < error.std() / 10
 
 
-def test_after_gelu_all_256_levels_are_used(tmp_path: Path) -> None:
-    shifted = Pair(tmp_path / "gelu", product(matrix(64, 48), "Gelu"), 2, 64, 48, W8)
+def test_after_gelu_few_levels_are_left_to_negative_values(tmp_path: Path) -> None:
+    bounded = Pair(tmp_path / "gelu", product(matrix(64, 48), "Gelu"), 2, 64, 48, W8)
     plain = Pair(tmp_path / "plain", product(matrix(64, 48), "LeakyRelu", alpha=0.1), 2, 64, 48, W8)
-    assert shifted.error(values(200, 64)) < 0.8 * plain.error(values(200, 64))
+    assert bounded.error(values(200, 64)) < 0.8 * plain.error(values(200, 64))
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
@@ -203,6 +204,19 @@ def test_sixteen_bit_activations_lose_less(tmp_path: Path, kind: str) -> None:
     assert all(fine < coarse for fine, coarse in errors)
 
 
+@pytest.mark.parametrize("kind", SCHEMES)
+@pytest.mark.parametrize("finer", [(), ("w",)])
+def test_onnxruntime_fuses_product_cast_and_scale(tmp_path: Path, kind: str, finer: tuple[str, ...]) -> None:
+    pair = Pair(tmp_path, product(matrix(64, 48), "Gelu"), 3, 64, 48, kind, activations_16bit=finer)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(pair.path, options, providers=["CPUExecutionProvider"])
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert nodes.count("MatMulIntegerToFloat") == 1 + len(finer)
+    assert "MatMulInteger" not in nodes
+
+
 def test_with_sixteen_bits_only_the_weights_are_off(tmp_path: Path) -> None:
     pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, W8, activations_16bit=("w",))
     codes, scales = to_int8(matrix(64, 48).T)
@@ -211,7 +225,7 @@ def test_with_sixteen_bits_only_the_weights_are_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["Gelu", "Relu"])
-def test_sixteen_bits_work_on_a_shifted_activation_too(tmp_path: Path, before: str) -> None:
+def test_sixteen_bits_work_after_a_bounded_operator_too(tmp_path: Path, before: str) -> None:
     pair = Pair(tmp_path, product(matrix(64, 48), before), 2, 64, 48, W8, activations_16bit=("w",))
     plain = Pair(tmp_path / "plain", product(matrix(64, 48), before), 2, 64, 48, W8)
     assert pair.error(values(200, 64)) < plain.error(values(200, 64))

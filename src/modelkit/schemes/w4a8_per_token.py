@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.per_token import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
@@ -55,7 +55,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     import onnx_ir as ir  # noqa: PLC0415
 
     from modelkit.graphs.integers import to_int4  # noqa: PLC0415
-    from modelkit.graphs.per_token import Matrix, column_sums  # noqa: PLC0415
+    from modelkit.graphs.per_token import Matrix  # noqa: PLC0415
 
     inner, outer = array.shape
     _divides(name, inner, block, "block")
@@ -67,7 +67,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     integers = tape.node(f"{name}/int8", "Reshape", integers, tape.ints(inner, outer))
     scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16))
     scales = tape.node(f"{name}/scales/float", "Cast", scales, to=ir.DataType.FLOAT)
-    return Matrix(integers, scales, column_sums(packed.integers(), packed.scales))
+    return Matrix(integers, scales)
 
 
 def _table(tape: Tape, name: str, array: Any, take: Lookup, indices: ir.Value | None, *, block: int) -> ir.Value:

@@ -28,8 +28,12 @@ FEWEST = 20
 
 
 def plan(manifest: Manifest) -> tuple[str, ...]:
-    """The checks every variant of `manifest` has to pass: all there are on the shelf, the project's own among them."""
-    return kinds.names("checks", kinds.project_of(manifest.path))
+    """The checks every variant of `manifest` has to pass: those on the shelf, and the project's own, for its task."""
+    project = kinds.project_of(manifest.path)
+    there = {kind: kinds.load("checks", kind, project) for kind in kinds.names("checks", project)}
+    # A check without `TASKS` is for every task.
+    task = manifest.task.kind
+    return tuple(kind for kind, check in there.items() if task in getattr(check, "TASKS", (task,)))
 
 
 @dataclass
@@ -74,7 +78,7 @@ class Examination:
                 "license": job.manifest.license,
                 "channel": job.variant.channel,
                 "budget": job.variant.budget,
-                "signature": lock.signature(job.manifest),
+                "signatures": lock.signatures(job.manifest),
                 "scheme": lock.options(job.variant.scheme),
                 "outputs": self._outputs_of(self.artifact),
                 "reference": self.build.stage(CONVERTED).key,
@@ -125,7 +129,7 @@ class Examination:
 
         def write(into: Path) -> None:
             texts = [row["text"] for row in corpus(self.build.job.manifest)[0]]
-            np.save(into / "outputs.npy", self._open(artifact).embed(texts), allow_pickle=False)
+            np.save(into / "outputs.npy", self._open(artifact).outputs(texts), allow_pickle=False)
 
         material = self._outputs_of(artifact)
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)

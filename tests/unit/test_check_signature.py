@@ -135,12 +135,12 @@ def test_an_axis_of_another_name_fails(tmp_path):
 
 def test_another_width_fails(subject):
     wide = replace(
-        subject.manifest.signature,
+        subject.manifest.signatures["model"],
         outputs=specs(
             last_hidden_state=("float32", ("batch", "sequence", 32)), sentence_embedding=("float32", ("batch", 48))
         ),
     )
-    verdict = verdict_of(replace(subject, manifest=replace(subject.manifest, signature=wide)))
+    verdict = verdict_of(replace(subject, manifest=replace(subject.manifest, signatures={"model": wide})))
     assert verdict.outcome == "failed"
     assert verdict.sentence == "output sentence_embedding is float32[batch, 32], the manifest says float32[batch, 48]"
 

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def embedder(folder: Path, **text: Any) -> Embedder:
     options = Options(Text(**{"max_tokens": 32, **text}))
-    return feature_extraction.open_(folder, runtime.Session(folder / "model.onnx", 1), options)
+    return feature_extraction.open_(folder, runtime.Sessions({"model": folder / "model.onnx"}, 1), options)
 
 
 @pytest.fixture(scope="module")

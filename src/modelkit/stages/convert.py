@@ -22,7 +22,7 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
         "export": lock.options(job.manifest.export),
         "exporter": exporter.VERSION,
         "task": lock.options(job.manifest.task),
-        "signature": lock.signature(job.manifest),
+        "signatures": lock.signatures(job.manifest),
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in exporter.TOOLS},
         # Which architecture is known only when config.json is at hand, so every one counts.

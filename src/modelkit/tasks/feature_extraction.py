@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelkit.errors import ManifestError, StageError
+from modelkit.tokenizer import pad_id, read_tokenizer, refuse_stranger
+from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import tokenizers
 
-    from modelkit.runtime import Session
+    from modelkit.runtime import Session, Sessions
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
@@ -82,6 +83,9 @@ class Embedder:
                 rows[row] = vector
         return np.stack(rows)
 
+    outputs = embed
+    """What the checks compare."""
+
     @property
     def width(self) -> int:
         """Length of one vector."""
@@ -92,7 +96,7 @@ class Embedder:
 
         # A tokenizer without special tokens gives no id for empty text; a masked pad keeps the shape legal.
         longest = max(1, *map(len, batch))
-        ids = np.full((len(batch), longest), self._pad, np.int64)
+        ids = np.full((len(batch), longest), pad_id(self._tokenizer), np.int64)
         mask = np.zeros((len(batch), longest), np.int64)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens
@@ -100,43 +104,12 @@ class Embedder:
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return self._session.run({name: feed[name] for name in self._session.inputs}, [OUTPUT])[0]
 
-    @property
-    def _pad(self) -> int:
-        for token in ("[PAD]", "<pad>"):
-            if (number := self._tokenizer.token_to_id(token)) is not None:
-                return int(number)
-        return 0
 
-
-def open_(folder: Path, session: Session, options: Options) -> Embedder:
+def open_(folder: Path, sessions: Sessions, options: Options) -> Embedder:
     """The model in `folder` as an object. Raises `StageError` when its tokenizer does not parse."""
-    return Embedder(folder, session, options)
+    return Embedder(folder, sessions[WHOLE], options)
 
 
 def verify(folder: Path, rows: int | None) -> None:
-    """Refuse a tokenizer that cannot belong to an embedding table of `rows` rows (None: unknown).
-
-    Raises `StageError`.
-    """
-    tokenizer = read_tokenizer(folder / "tokenizer.json")
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if rows is not None and largest >= rows:
-        raise StageError(
-            f"tokenizer.json knows ids up to {largest}, the embedding table ends at {rows - 1}",
-            hint="the tokenizer and the weights do not belong together",
-        )
-
-
-def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
-    """Parse tokenizer.json. Raises `StageError` when it is missing or does not parse."""
-    from tokenizers import Tokenizer  # noqa: PLC0415
-
-    if not path.exists():
-        raise StageError("no tokenizer.json in the source", hint="add it to `source.files`")
-    # The library raises a bare Exception for every kind of broken file.
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise StageError(
-            f"tokenizer.json does not parse ({error})", hint="fetch the source again, or export it with `tokenizers`"
-        ) from error
+    """Refuse a tokenizer that cannot belong to an embedding table of `rows` rows (None: unknown)."""
+    refuse_stranger(folder, rows)

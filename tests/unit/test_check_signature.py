@@ -45,7 +45,7 @@ def test_a_good_artifact_passes(subject):
 
 
 def test_the_verdict_records_the_opset_and_what_is_declared(subject):
-    measured = verdict_of(subject).measured
+    measured = verdict_of(subject).measured["model"]
     assert measured["opset"] == {"ai.onnx": 20}
     assert measured["outputs"] == ["float32[batch, sequence, 32]", "float32[batch, 32]"]
 
@@ -228,7 +228,7 @@ def test_a_file_that_is_no_model_fails(tmp_path):
 
 def test_a_missing_file_fails(tmp_path):
     verdict = of(artifact(tmp_path))
-    assert (verdict.outcome, verdict.sentence) == ("failed", "model.onnx cannot be read")
+    assert (verdict.outcome, verdict.sentence) == ("failed", "the parts are none, the manifest says model")
 
 
 def test_a_graph_that_kept_the_lengths_it_was_traced_with_fails(tmp_path):

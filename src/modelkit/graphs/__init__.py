@@ -18,8 +18,8 @@ def checkpoint(folder: Path, part: str) -> Path:
 
 def parts(folder: Path) -> dict[str, Path]:
     """Part -> ONNX file, sorted, of a checkpoint or of a finished folder (`text_model.onnx`)."""
-    below = {path.parent.name: path for path in folder.glob(f"*/{MODEL}")}
-    return dict(sorted((below | {path.stem: path for path in folder.glob("*.onnx")}).items()))
+    here = {path.stem: path for path in folder.glob("*.onnx")}
+    return dict(sorted((here or {path.parent.name: path for path in folder.glob(f"*/{MODEL}")}).items()))
 
 
 def model_files(names: Iterable[str]) -> list[str]:

@@ -63,6 +63,12 @@ LLAMA_32_1B = {
         "rope_type": "llama3",
     },
 }  # fmt: skip
+QWEN25_15B = {
+    "vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 32768,
+    "sliding_window": 32768, "max_window_layers": 21, "initializer_range": 0.02, "torch_dtype": "bfloat16",
+}  # fmt: skip
+"""What differs from `QWEN2` in the real model, which leaves head_dim to be computed."""
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"

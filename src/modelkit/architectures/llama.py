@@ -18,7 +18,7 @@ IDLE = ("lm_head.weight", "*.rotary_emb.inv_freq")
 
 @dataclass(frozen=True)
 class Options:
-    """What is read of config.json; `rope_parameters` is what transformers 5 writes for `rope_theta` and `rope_scaling`."""
+    """What is read of config.json; transformers 5 writes `rope_parameters` for `rope_theta` and `rope_scaling`."""
 
     vocab_size: int
     hidden_size: int

@@ -101,17 +101,17 @@ def _heads(config: Any) -> Heads:
             f"config.json: hidden_size {config.hidden_size} does not divide into {queries} heads",
             hint="correct config.json; fetch the source again",
         )
-    return Heads(queries, kv, config.head_dim or config.hidden_size // queries)
+    return Heads(queries, kv, config.hidden_size // queries if config.head_dim is None else config.head_dim)
 
 
 def _past(number: int, heads: Heads) -> Cache:
-    shape = ["batch", heads.kv, "past_sequence", heads.size]
+    shape: list[int | str] = ["batch", heads.kv, "past_sequence", heads.size]
     key, value = (typed(f"past_key_values.{number}.{part}", "float32", shape) for part in ("key", "value"))
     return key, value
 
 
 def _present(present: Cache, number: int, heads: Heads) -> list[ir.Value]:
-    shape = ["batch", heads.kv, "total_sequence", heads.size]
+    shape: list[int | str] = ["batch", heads.kv, "total_sequence", heads.size]
     return [output(x, f"present.{number}.{part}", shape) for x, part in zip(present, ("key", "value"), strict=True)]
 
 
@@ -166,7 +166,7 @@ def _mixed(tape: Tape, name: str, query: ir.Value, present: Cache, plan: Plan) -
     """Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245): [batch, heads, sequence, size] queries
     -> [batch, sequence, heads, size].
 
-    The queries of a group lie one below the other, so that keys and values are read where they are, not copied per head.
+    The queries of a group lie one below the other: keys and values are read where they are, not copied per head.
     """
     (key, value), heads = present, plan.heads
     grouped, single = tape.ints(0, heads.kv, -1, 0), tape.ints(0, heads.queries, -1, 0)

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021, arXiv:2104.09864): pairs of features turned by an angle that grows with the position.
+"""Rotary positions (Su et al. 2021, arXiv:2104.09864): pairs of features turned by an angle that grows with position.
 
 A pair is a feature of the first half of a head and its counterpart in the second half, as transformers' Llama has it.
 """
@@ -35,7 +35,7 @@ class Rotation:
 def frequencies(config: Any, size: int) -> npt.NDArray[np.float32]:
     """Radians per position for each pair of a head: float32[size / 2].
 
-    Reads `rope_theta` and `rope_scaling` of a config.json, or the `rope_parameters` that transformers 5 writes for both.
+    Reads `rope_theta` and `rope_scaling` of config.json, or the `rope_parameters` that transformers 5 writes for both.
     Raises `StageError` for a kind that is not built, and for one whose numbers are missing.
     """
     settings: Mapping[str, Any] = config.rope_parameters or config.rope_scaling or {}
@@ -45,24 +45,28 @@ def frequencies(config: Any, size: int) -> npt.NDArray[np.float32]:
             f"config.json: rotary positions of the kind '{kind}' are not built, only {' and '.join(KINDS)}",
             hint="this architecture does not build such a model",
         )
-    if size % 2:
-        raise StageError(f"config.json: heads of {size} features cannot be turned in pairs", hint="fetch it again")
+    if size < 2 or size % 2:
+        raise StageError(
+            f"config.json: heads of {size} features cannot be turned in pairs",
+            hint="correct config.json; fetch the source again",
+        )
     theta = _number(settings, "rope_theta") if "rope_theta" in settings else float(config.rope_theta)
-    # Rounded to float32 where the reference framework rounds: at position 8000 one unit in the last place is 0.0005 rad.
+    # Rounded to float32 where the reference framework rounds: at position 8000 the last digit is 0.0005 rad.
     powers = [math.pow(theta, float(np.float32(2 * pair) / np.float32(size))) for pair in range(size // 2)]
     plain = np.float32(1) / np.array(powers, np.float32)
     return _stretched(plain, settings) if kind == "llama3" else plain
 
 
 def _stretched(plain: npt.NDArray[np.float32], settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Llama 3.1's longer context: waves longer than the trained context run `factor` times slower, short ones as before.
+    """Llama 3.1's longer context: waves longer than the trained one run `factor` times slower, short ones as before.
 
     Source: `_compute_llama3_parameters` in transformers' `modeling_rope_utils`.
     """
     factor, low, high, trained = (np.float32(_number(settings, key)) for key in STRETCHING)
     waves = np.float32(trained) * plain / np.float32(2 * math.pi)
     share = np.clip((waves - low) / (high - low), np.float32(0), np.float32(1))
-    return ((1 - share) * plain / factor + share * plain).astype(np.float32)
+    stretched: npt.NDArray[np.float32] = (np.float32(1) - share) * plain / factor + share * plain
+    return stretched
 
 
 def _number(settings: Mapping[str, Any], key: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -92,9 +92,9 @@ def batch(seed: int, rows: int = 3, length: int = 12) -> tuple[np.ndarray, np.nd
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp(request.param)
-    yield Model(exported(KINDS[request.param](folder / "source"), folder / "made") / "model.onnx")
+    return Model(exported(KINDS[request.param](folder / "source"), folder / "made") / "model.onnx")
 
 
 # Against transformers
@@ -218,19 +218,17 @@ def test_onnxruntime_fuses_every_norm_and_every_gate(kind: str, tmp_path: Path) 
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(made / "model.onnx", options, providers=["CPUExecutionProvider"])
-    count = Counter(
-        node.op_type for node in onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph.node
-    )
+    optimised = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
+    count = Counter(node.op_type for node in optimised.graph.node)
     assert (count["SimplifiedLayerNormalization"], count["QuickGelu"], count["ReduceMean"]) == (2 * 2 + 1, 2, 0)
 
 
 @every_kind
 def test_keys_and_values_are_not_copied_for_the_query_heads_of_a_group(kind: str, tmp_path: Path) -> None:
     made = exported(KINDS[kind](tmp_path / "source"), tmp_path / "made")
-    assert {node.op_type for node in files.load(made).graph} & {"Expand", "Tile", "Gather"} == {"Gather"}
-    readers = [
-        node.op_type for node in files.load(made).graph if "present.0.value" in {v.name for v in node.inputs if v}
-    ]
+    graph = files.load(made).graph
+    assert not {node.op_type for node in graph} & {"Expand", "Tile"}
+    readers = [node.op_type for node in graph if "present.0.value" in {value.name for value in node.inputs if value}]
     assert readers == ["MatMul"]
 
 
@@ -320,7 +318,9 @@ def test_a_model_too_large_for_one_file_gets_two_and_computes_the_same(
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "longrope"])
-@pytest.mark.parametrize(("place", "key"), [("rope_scaling", "rope_type"), ("rope_scaling", "type"), ("rope_parameters", "rope_type")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("place", "key"), [("rope_scaling", "rope_type"), ("rope_scaling", "type"), ("rope_parameters", "rope_type")]
+)
 def test_other_rotary_positions_are_refused_by_name(tmp_path: Path, place: str, key: str, kind: str) -> None:
     told = refusal(tmp_path, **{place: {key: kind, "factor": 2.0}})
     assert f"rotary positions of the kind '{kind}' are not built, only default and llama3" in told

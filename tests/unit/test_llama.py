@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -314,6 +315,22 @@ def test_a_model_too_large_for_one_file_gets_two_and_computes_the_same(
     np.testing.assert_array_equal(Model(single).step(ids, mask)[0], Model(double).step(ids, mask)[0])
 
 
+@every_kind
+def test_memory_holds_a_few_tensors_and_not_the_model(kind: str, tmp_path: Path) -> None:
+    wide = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 12}
+    source = KINDS[kind](tmp_path / "source", **wide)
+    exported(source, tmp_path / "warm")  # what modules allocate once is not the export's
+    tracemalloc.start()
+    try:
+        made = exported(source, tmp_path / "made")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    largest = 1024 * 256 * 4
+    assert (made / files.DATA).stat().st_size > 40 * largest
+    assert peak < 6 * largest
+
+
 # Configurations that are not built
 
 
@@ -359,6 +376,14 @@ def test_heads_that_do_not_form_groups_are_told(tmp_path: Path, heads: int, kv: 
 def test_heads_that_do_not_divide_the_width_are_told(tmp_path: Path) -> None:
     told = refusal(tmp_path, num_attention_heads=5, num_key_value_heads=1)
     assert "hidden_size 48 does not divide into 5 heads" in told
+
+
+def test_the_reference_frameworks_guess_of_32_key_value_heads_is_not_made(tmp_path: Path) -> None:
+    source = stand_ins.qwen2(tmp_path / "source")
+    config = {key: value for key, value in stand_ins.QWEN2.items() if key != "num_key_value_heads"}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageError, match=r"config\.json: num_key_value_heads: Field required"):
+        exported(source, tmp_path / "made")
 
 
 @pytest.mark.parametrize("size", [7, 0, -2])

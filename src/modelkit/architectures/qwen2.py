@@ -25,7 +25,7 @@ class Options:
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
-    num_key_value_heads: int | None = None
+    num_key_value_heads: int | None
     head_dim: int | None = None
     max_position_embeddings: int = 32768
     rms_norm_eps: float = 1e-6

@@ -54,7 +54,7 @@ class Vision:
 class Options:
     """What is read of config.json.
 
-    The first checkpoints repeat a part's settings as `text_config_dict`; where both are there, transformers takes those.
+    The first checkpoints repeat a part's settings as `text_config_dict`, and transformers takes that if it is there.
     """
 
     text_config: Text | None = None

@@ -113,7 +113,7 @@ def oriented() -> list[dict[str, Any]]:
         picture("RGB", 37, 29).save(file, "png", exif=exif)
         with tempfile.NamedTemporaryFile(suffix=".png") as place:
             Path(place.name).write_bytes(file.getvalue())
-            found = _processed("no crop", load_image(place.name))
+            found = _processed("old sizes", load_image(place.name))
         rows.append({"orientation": orientation, **_summary(found)})
     return rows
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+import small_models
 from modelkit import conformance, kinds, manifest, model, pipeline
 from modelkit.errors import InputError, StageError
+from modelkit.exporters import direct
 from modelkit.store import Store
 from modelkit.tasks import image_feature_extraction as task
 from modelkit.vocabulary import Fetching
@@ -222,3 +225,47 @@ def test_options_that_make_no_sense_are_refused(project: Path, tmp_path: Path, l
     path.write_text(MANIFEST.replace("text: {max_tokens: 24}", line))
     with pytest.raises(Exception, match=r"max_tokens|max_pixels|pooling"):
         manifest.load(path)
+
+
+# Schemes
+
+
+@pytest.mark.parametrize("kind", kinds.names("schemes"))
+def test_every_scheme_keeps_both_parts_near_float32(tmp_path: Path, kind: str) -> None:
+    source = clip(tmp_path / "source", text_config={"vocab_size": 600})
+    whole = declared(tmp_path)
+    for name in ("converted", "quantized"):
+        (tmp_path / name).mkdir()
+    direct.export(whole, source, tmp_path / "converted", direct.Options())
+    for part, feed in FEEDS.items():
+        before, made = tmp_path / "converted" / part, tmp_path / "quantized" / part
+        expected = small_models.run(before / "model.onnx", feed)[0]
+        found = small_models.run(small_models.quantized(before, made, kind) / "model.onnx", feed)[0]
+        assert small_models.cosines(found, expected).min() > (0.85 if kind.startswith("w4") else 0.99), part
+
+
+def test_the_patches_stay_in_float32(tmp_path: Path) -> None:
+    source = clip(tmp_path / "source")
+    (tmp_path / "converted").mkdir()
+    direct.export(declared(tmp_path), source, tmp_path / "converted", direct.Options())
+    made = small_models.quantized(tmp_path / "converted" / "vision_model", tmp_path / "made", "w8a8-per-token")
+    stored = {tensor.name: tensor.data_type for tensor in onnx.load(made / "model.onnx").graph.initializer}
+    assert stored["vision_model.embeddings.patch_embedding.weight"] == onnx.TensorProto.FLOAT
+    assert stored["visual_projection.weight/int8"] == onnx.TensorProto.INT8
+    matrices = {name for name in stored if name.endswith(("_proj.weight", "fc1.weight", "fc2.weight"))}
+    assert matrices == set()
+
+
+def declared(folder: Path) -> Any:
+    path = folder / "tiny.yaml"
+    path.write_text(MANIFEST)
+    return manifest.load(path)
+
+
+FEEDS = {
+    "text_model": {
+        "input_ids": np.array([[48, 5, 9, 2, 49], [48, 300, 49, 0, 0]]),
+        "attention_mask": np.array([[1] * 5, [1] * 3 + [0] * 2]),
+    },
+    "vision_model": {"pixel_values": np.random.default_rng(4).standard_normal((3, 3, 32, 32), np.float32)},
+}

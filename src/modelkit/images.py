@@ -1,9 +1,9 @@
 """Images: from a file, bytes, a data URL, Pillow or numpy to the pixel values that a model takes.
 
-The arithmetic is that of transformers' `CLIPImageProcessor`, bit for bit with the same Pillow: it resizes bytes, and the
-rest is done in the same order and precision. (Pillow 13 rounds another way where one side grows and the other shrinks;
-sizes that keep an image's shape do neither.) The processor's guess which axis of a small image holds the colours is left
-out: colours come last.
+The arithmetic is that of transformers' `CLIPImageProcessor`, bit for bit with the same Pillow: it resizes bytes, and
+the rest is done in the same order and precision. (Pillow 13 rounds another way where one side grows and the other
+shrinks; sizes that keep an image's shape do neither.) The processor's guess which axis of a small image holds the
+colours is left out: colours come last.
 """
 
 from __future__ import annotations

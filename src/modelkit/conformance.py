@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelkit import kinds, lock, model, runtime
+from modelkit import images, kinds, lock, model, runtime
 from modelkit import limits as judgement
 from modelkit.digests import key_of
 from modelkit.errors import CheckError, ModelkitError
@@ -20,7 +20,7 @@ from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.job import code, tool
 from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
 
-TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
+TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow")
 """What a verdict's figures may depend on, beside the artifact."""
 
 FEWEST = 20
@@ -118,7 +118,7 @@ class Examination:
             "stage": "corpus outputs",
             "artifact": artifact.digest,
             "corpus": corpus(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime),
+            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, images),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }

@@ -30,6 +30,7 @@ DEFAULT_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "generation_config.json",
+    "preprocessor_config.json",
 )
 """The files of a model folder that some stage reads."""
 

@@ -92,7 +92,7 @@ def _architecture(config: dict[str, Any]) -> Any:
 def _options(options: type, config: dict[str, Any]) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config  # noqa: PLC0415
 
-    # Every config.json carries keys that do not change the graph; those are ignored.
+    # Every config.json carries keys that do not change the graph; those are ignored, in nested parts too.
     checked = with_config(ConfigDict(strict=True, extra="ignore"))(options)
     try:
         return TypeAdapter(checked).validate_json(json.dumps(config))

@@ -51,7 +51,15 @@ def _vocabulary_size(source: Path) -> int | None:
     """Rows of the embedding table as config.json has it; a prebuilt model may come without one."""
     path = source / "config.json"
     try:
-        size = json.loads(path.read_text(encoding="utf-8"))["vocab_size"] if path.exists() else None
-    except (ValueError, KeyError, TypeError):
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
         return None  # the exporter reads the same file and says what is wrong with it
-    return size if isinstance(size, int) else None
+    for place in (config, *_text_parts(config)):
+        if isinstance(place, dict) and isinstance(size := place.get("vocab_size"), int):
+            return size
+    return None
+
+
+def _text_parts(config: Any) -> list[Any]:
+    """Where a model of several parts keeps the settings of its text encoder; what stands first is what counts."""
+    return [config.get(key) for key in ("text_config_dict", "text_config")] if isinstance(config, dict) else []

@@ -79,7 +79,7 @@ class Options:
             f"conv_kernel_size {self.conv_kernel_size} (a convolution beside the first layer)": self.conv_kernel_size,
             f"attention_head_size {self.attention_head_size}": self.attention_head_size not in (None, width // heads),
             f"pooler_hidden_size {self.pooler_hidden_size}": self.pooler_hidden_size not in (None, width),
-            f"position_buckets {buckets} for {furthest} positions": 0 < buckets and not 2 <= buckets < 2 * furthest - 2,
+            f"position_buckets {buckets} for {furthest} positions": buckets > 0 and not 2 <= buckets < 2 * furthest - 2,
         }
         for told in (told for told, found in wrong.items() if found):
             raise StageError(f"config.json: {told} is not built", hint="use `export: prebuilt` with an ONNX file")

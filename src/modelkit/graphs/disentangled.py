@@ -1,4 +1,4 @@
-"""Disentangled attention (He et al. 2020, arXiv:2006.03654): scores between contents, and between content and distance."""
+"""Disentangled attention (He et al. 2020, arXiv:2006.03654): contents score each other, and their distances."""
 
 from __future__ import annotations
 
@@ -107,7 +107,10 @@ def skewed(tape: Tape, name: str, scores: ir.Value, shared: Distances) -> ir.Val
 
 
 def kept_pairs(tape: Tape, mask: ir.Value) -> ir.Value:
-    """int64[batch, sequence] -> bool[batch, 1, sequence, sequence]: where both tokens are kept, as the reference has it."""
+    """int64[batch, sequence] -> bool[batch, 1, sequence, sequence]: where both tokens are kept.
+
+    The reference masks rows too, so that a padding token looks at all others alike.
+    """
     kept = tape.node("mask/kept", "Cast", mask, to=ir.DataType.BOOL)
     keys = tape.node("mask/keys", "Unsqueeze", kept, tape.ints(1, 2))
     return tape.node("mask/pairs", "And", keys, tape.node("mask/queries", "Unsqueeze", kept, tape.ints(1, 3)))

@@ -81,8 +81,9 @@ class Classifier:
         self._room = options.text.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=True)
         self._entailment = entailment(folder)
 
+    # A text is a sequence of texts too, so mypy sees an overlap; at run time the first is asked first.
     @overload
-    def classify(
+    def classify(  # type: ignore[overload-overlap]
         self, texts: str, labels: Sequence[str], *,
         multi_label: bool | None = None, hypothesis_template: str | None = None, batch_size: int = 32,
     ) -> list[Scored]: ...  # fmt: skip

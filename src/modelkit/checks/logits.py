@@ -27,9 +27,9 @@ class Options:
     """Cosine of each row of logits to the float32 model's, and the shares of rows and of large logits that are kept."""
 
     cosine_mean: float = at_least(0.95)
-    cosine_min: float = at_least(0.5)
-    same_top: float = at_least(0.9)
-    top10: float = at_least(0.75)
+    cosine_min: float = at_least(0.4)
+    same_top: float = at_least(0.85)
+    top10: float = at_least(0.7)
 
 
 def check(subject: Subject, limits: Options) -> Verdict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +54,9 @@ class Distances:
     length: ir.Value
     """int64[1]: sequence"""
     start: ir.Value
+    """int64[1]: how many scores `skewed` leaves out at the front ..."""
     end: ir.Value
+    """int64[1]: ... and where it stops"""
     square: ir.Value
     """int64[4]: [0, 0, sequence, -1]"""
 
@@ -156,25 +157,19 @@ class Attention:
             found.append(skewed(tape, name, by_distance, shared))
         if "p2c" in self.terms:
             name = f"{self.name}/p2c"
-            rows = self._distance_heads("query", shared.ahead, shared, self._scaled)
+            rows = self._scaled(self._distance_heads("query", shared.ahead, shared), "distance_query")
             by_key = skewed(tape, name, tape.node(name, "MatMul", key, rows), shared)
             found.append(tape.node(f"{name}/by_query", "Transpose", by_key, perm=[0, 1, 3, 2]))
         return found
 
-    def _distance_heads(
-        self,
-        part: str,
-        rows: ir.Value,
-        shared: Distances,
-        after: Callable[[ir.Value, str], ir.Value] = lambda value, _: value,
-    ) -> ir.Value:
+    def _distance_heads(self, part: str, rows: ir.Value, shared: Distances) -> ir.Value:
         """The projected rows of the table: float32[heads, width / heads, 2 * sequence].
 
         The whole table is projected and then looked up: a runtime that folds constants does the former once.
         """
         tape, name = self.blocks.tape, f"{self.name}/distance_{part}"
         found = tape.node(f"{name}/rows", "Gather", self._projected(shared.table, part), rows)
-        split = tape.node(name, "Reshape", after(found, f"distance_{part}"), tape.ints(0, *self._shape))
+        split = tape.node(name, "Reshape", found, tape.ints(0, *self._shape))
         return tape.node(f"{name}/transposed", "Transpose", split, perm=[1, 2, 0])
 
     def _projected(self, table: ir.Value, part: str) -> ir.Value:

@@ -1,6 +1,6 @@
-"""Record what transformers' own XLMRobertaModel computes of the stand-in: `python tests/references/record_xlm_roberta.py`.
+"""Record what transformers' own XLMRobertaModel computes of the stand-in.
 
-Needs torch and transformers; the tests only read `xlm_roberta.json`.
+`python tests/references/record_xlm_roberta.py` needs torch and transformers; the tests only read `xlm_roberta.json`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 transformers has no implementation of `model_type: new`; what is below was put together from public descriptions, and
 each of them attests a part:
 
-- names of tensors, packed projections, `up` before `gate`, the activation on `gate`, no bias in `up_gate_proj`, sums before
-  norms: text-embeddings-inference, `backends/candle/src/models/gte.rs`, and vLLM, `models/bert_with_rope.py` (GteNewModel);
+- names of tensors, packed projections, `up` before `gate`, the activation on `gate`, no bias in `up_gate_proj`, sums
+  before norms: text-embeddings-inference, `backends/candle/src/models/gte.rs`, and vLLM, `models/bert_with_rope.py`
+  (GteNewModel);
 - the prefix `new.` and a `classifier` to be left alone: vLLM, the same file;
 - fixed and mixed NTK scaling: vLLM, `layers/rotary_embedding/ntk_scaling_rope.py`, after https://kexue.fm/archives/9706;
   the fixed one also in gte.rs. Neither waits for a text longer than the model was trained on;

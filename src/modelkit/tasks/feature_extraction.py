@@ -99,9 +99,7 @@ class Embedder:
         self._tokenizer.enable_truncation(options.text.max_tokens)
         self._tokenizer.no_padding()
 
-    def embed(
-        self, texts: Sequence[str], *, kind: str | None = None, batch_size: int = 32
-    ) -> npt.NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, kind: str | None = None, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """One row per text: float32[len(texts), width], unit length when the manifest normalises.
 
         `kind` is what the texts are for, one of `kinds`; by default the first, where there are any. Texts of like

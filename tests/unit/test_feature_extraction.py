@@ -142,6 +142,16 @@ def test_the_pad_is_the_tokenizers_own_or_zero(folder: Path, tmp_path: Path, tok
     np.testing.assert_array_equal(seen[0], [[cat, pad, pad], [cat, cat + 1, cat]])
 
 
+def test_a_bert_with_a_unigram_tokenizer_is_served_too(folder: Path, tmp_path: Path) -> None:
+    from stand_ins.xlm_roberta import unigram
+
+    made = embedder(with_tokenizer(folder, tmp_path / "unigram", unigram()))
+    texts = ["the cat sat on the mat", "a dog", "", "xyz! é"]
+    for row, text in zip(made.embed(texts), texts, strict=True):
+        np.testing.assert_allclose(row, made.embed([text])[0], atol=1e-5)
+    assert made._tokenizer.encode("the cat").tokens == ["<s>", "▁the", "▁cat", "</s>"]
+
+
 # Prefixes
 
 E5 = (("query", "the cat "), ("passage", "a dog "))

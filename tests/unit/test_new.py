@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import small_models
-from modelkit import runtime
+from modelkit import kinds, runtime
 from modelkit.errors import StageError
+from modelkit.graphs import files
 from modelkit.graphs.rotary_encoder import frequencies
 from stand_ins.new import NEW, new, new_weights
 from stand_ins.xlm_roberta import padded_feed
@@ -140,12 +141,22 @@ def test_the_graph_computes_what_the_sources_say(config: dict[str, Any], seed: i
 
 
 def test_far_positions_keep_their_precision(tmp_path: Path) -> None:
-    config = {**NEW, "max_position_embeddings": 2048, "num_hidden_layers": 1}
+    config = {**NEW, "max_position_embeddings": 2048, "num_hidden_layers": 1, "rope_scaling": None}
     made = small_models.exported(new(tmp_path / "source", **config), tmp_path / "made")
     ids = np.random.default_rng(0).integers(2, 64, (1, 1500))
     hidden = small_models.run(made / "model.onnx", {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
     expected = Reference(config, 0).hidden(ids[0], np.zeros(1500, int))
     np.testing.assert_allclose(hidden[0], expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("scheme", kinds.names("schemes"))
+def test_no_scheme_rounds_the_frequencies(tmp_path: Path, scheme: str) -> None:
+    # As many as gte-multilingual-base has: heads of 64 features.
+    source = new(tmp_path / "source", hidden_size=128, num_attention_heads=2, rope_scaling=None)
+    smaller = small_models.quantized(small_models.exported(source, tmp_path / "made"), tmp_path / "smaller", scheme)
+    kept = files.load(smaller).graph.initializers["positions/frequencies"].const_value
+    assert kept is not None
+    np.testing.assert_array_equal(kept.numpy(), frequencies(64, 20000.0))
 
 
 @pytest.fixture(scope="module")

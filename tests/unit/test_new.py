@@ -8,7 +8,8 @@ each of them attests a part:
   (GteNewModel);
 - the prefix `new.` and a `classifier` to be left alone: vLLM, the same file;
 - fixed and mixed NTK scaling: vLLM, `layers/rotary_embedding/ntk_scaling_rope.py`, after https://kexue.fm/archives/9706;
-  the fixed one also in gte.rs. Neither waits for a text longer than the model was trained on;
+  the fixed one also in gte.rs. Neither waits for a text longer than the model was trained on, nor does the original,
+  which fills its tables once, for `factor` times as many positions;
 - pairs from both halves of a head (`is_neox_style`): vLLM's `get_rope` default, and gte.rs' `apply_rotary`;
 - `gelu` is the exact one: what transformers' activations call so.
 """

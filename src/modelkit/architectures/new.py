@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.tape import Drawn
 
 PREFIXES = ("", "new.")
-IDLE = ("*pooler.*", "*position_ids", "*inv_freq", "lm_head.*", "classifier.*")
+IDLE = ("*pooler.*", "*position_ids", "*rotary_emb.*", "lm_head.*", "classifier.*")
 """Tensors that an encoder does not need: heads (gte-multilingual-base has one that weighs tokens), and buffers."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from modelkit.errors import StageError
@@ -19,6 +20,12 @@ def refuse_odd_heads(width: int, heads: int) -> None:
             f"config.json: hidden_size {width} does not divide into {heads} heads",
             hint="correct config.json; fetch the source again",
         )
+
+
+def first_type(blocks: Blocks, types: int, width: int) -> ir.Value:
+    """float32[width]: what a model that is never given token types adds to every token."""
+    table = blocks.table("embeddings.token_type_embeddings", types, width)
+    return blocks.tape.node("embeddings/types", "Gather", table, blocks.tape.constant(0, np.int64))
 
 
 def layer(blocks: Blocks, hidden: ir.Value, bias: ir.Value, name: str, config: Any) -> ir.Value:

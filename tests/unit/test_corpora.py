@@ -13,8 +13,10 @@ import pytest
 CORPORA = Path(__file__).parents[2] / "conformance" / "corpora"
 ALL = sorted(CORPORA.glob("*.jsonl"))
 KEYS = ["id", "text", "group"]
-FEWEST = {"feature-extraction": 300}
+FEWEST = {"feature-extraction": 300, "text-generation": 60, "text2text-generation": 60}
 """Texts by task; 120 where nothing is said."""
+SCRIPTS = {"feature-extraction": 10, "zero-shot-classification": 10}
+"""Writing systems by task; a model of one language is not asked in ten."""
 
 
 @pytest.fixture(scope="module", params=ALL, ids=lambda path: path.stem)
@@ -93,11 +95,11 @@ def test_no_text_is_empty(rows):
 
 def test_mail_addresses_name_only_the_reserved_domain(rows):
     hosts = {host for row in rows for host in re.findall(r"\w@([\w.-]*\w)", row["text"])}
-    assert hosts == {"example.com"}
+    assert hosts <= {"example.com"}
 
 
-def test_at_least_ten_scripts_appear(rows):
-    assert len(set().union(*(scripts_of(row["text"]) for row in rows))) >= 10
+def test_enough_scripts_appear(corpus, rows):
+    assert len(set().union(*(scripts_of(row["text"]) for row in rows))) >= SCRIPTS.get(corpus.stem, 1)
 
 
 def test_the_readme_names_the_digest_of_the_file(section, corpus):
@@ -107,7 +109,7 @@ def test_the_readme_names_the_digest_of_the_file(section, corpus):
 
 
 def test_the_readme_counts_the_texts_of_each_group(section, rows):
-    stated = {name: int(count) for name, count in re.findall(r"^\| ([a-z]+) \| (\d+) \|", section, re.MULTILINE)}
+    stated = {name: int(count) for name, count in re.findall(r"^\| ([a-z-]+) \| (\d+) \|", section, re.MULTILINE)}
     assert stated == {**Counter(row["group"] for row in rows), "all": len(rows)}
 
 

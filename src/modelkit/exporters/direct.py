@@ -36,7 +36,7 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
 
     config = read_config(source)
     architecture = _architecture(config)
-    drawings = _drawings(architecture, manifest.task.kind, options, config["model_type"])
+    drawings = _drawings(architecture, graph_task(manifest), options, config["model_type"])
     settings = _options(architecture.Options, config)
     _refuse_long_texts(manifest.task.options, settings)
     weights = Weights(source, architecture.PREFIXES)
@@ -48,6 +48,11 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
         drawn = draw(blocks, settings, manifest.task.options)
         files.save(model_of(blocks.tape, config["model_type"], drawn), tensors)
     weights.refuse_unread(architecture.IDLE)
+
+
+def graph_task(manifest: Manifest) -> str:
+    """The task whose graphs the manifest's task runs: its own, unless the task's module names another as `GRAPH`."""
+    return str(getattr(kinds.load("tasks", manifest.task.kind), "GRAPH", manifest.task.kind))
 
 
 def _drawings(architecture: Any, task: str, options: Options, model_type: str) -> Any:

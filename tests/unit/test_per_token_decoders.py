@@ -95,7 +95,8 @@ class Pair:
         return small_models.run(self.path, {"x": x})[0]
 
     def stored(self) -> dict[str, tuple[str, tuple[int, ...], int]]:
-        return {name: rest for name, *rest in files.account(self.folder / files.MODEL)}  # type: ignore[misc]
+        rows = files.account(self.folder / files.MODEL)
+        return {name: (dtype, shape, size) for name, dtype, shape, size in rows}
 
     def graphs(self) -> list[onnx.GraphProto]:
         return list(files.all_graphs(onnx.load(self.path).graph))
@@ -332,7 +333,8 @@ def _layer(tape: Tape, name: str, x: ir.Value, past: ir.Value, bias: ir.Value) -
     key = tape.node(f"{name}.key", "Slice", present, tape.ints(0), tape.ints(WIDTH), tape.ints(2))
     value = tape.node(f"{name}.value", "Slice", present, tape.ints(WIDTH), tape.ints(2 * WIDTH), tape.ints(2))
     turned = tape.node(f"{name}.turned", "Transpose", key, perm=[0, 2, 1])
-    scores = tape.node(f"{name}.scores", "MatMul", product("q", normed, WIDTH, WIDTH), turned)
+    query = tape.node(f"{name}.query", "Div", product("q", normed, WIDTH, WIDTH), tape.constant(8, np.float32))
+    scores = tape.node(f"{name}.scores", "MatMul", query, turned)
     shares = tape.node(f"{name}.shares", "Softmax", tape.node(f"{name}.biased", "Add", scores, bias), axis=-1)
     mixed = product("o", tape.node(f"{name}.mixed", "MatMul", shares, value), WIDTH, WIDTH)
     x = tape.node(f"{name}.attended", "Add", x, mixed)

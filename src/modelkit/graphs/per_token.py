@@ -7,7 +7,7 @@ ZeroQuant (arXiv:2206.01861), there with its own kernels.
 
 from __future__ import annotations
 
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -243,7 +243,9 @@ class _Rewriter:
     matrices: dict[_Factor, Matrix] = field(default_factory=dict)
     """Layers and bodies may share one."""
     tables: dict[ir.Value, Table] = field(default_factory=dict)
-    steps: dict[float, ir.Value] = field(default_factory=dict)
+    steps: dict[tuple[float, int], ir.Value] = field(default_factory=dict)
+    products: Counter[tuple[ir.Value, float]] = field(default_factory=Counter)
+    """How often this graph multiplies with a matrix, in which step."""
 
     def rewrite(self, graph: ir.Graph) -> None:
         for node in list(graph):
@@ -258,7 +260,8 @@ class _Rewriter:
                 graph.insert_before(node, new)
 
     def _within(self) -> _Rewriter:
-        return replace(self, tape=self.tape.inner(), activations=ChainMap({}, self.activations))  # type: ignore[arg-type]
+        visible: MutableMapping[ir.Value, Activation] = ChainMap({}, self.activations)  # type: ignore[arg-type]
+        return replace(self, tape=self.tape.inner(), activations=visible, products=Counter())
 
     def replacement(self, node: ir.Node) -> ir.Value | None:
         if (factor := _factor_of(node)) is not None:
@@ -314,20 +317,26 @@ class _Rewriter:
         zero = [tape.constant(zero_point, np.uint8)] if zero_point else []
         product = tape.node(name, "MatMulInteger", codes, matrix.integers, *zero)
         product = tape.node(f"{name}/float", "Cast", product, to=ir.DataType.FLOAT)
-        scales = tape.node(f"{name}/scales", "Mul", self._step(step), matrix.scales)
+        scales = tape.node(f"{name}/scales", "Mul", self._step(step, matrix), matrix.scales)
         return tape.node(f"{name}/by_column", "Mul", product, scales)
 
-    def _step(self, step: float) -> ir.Value:
-        """`step`, computed from the size of an input: a constant would be folded into the column's scales."""
-        tape = self.outer
-        if not self.steps:
+    def _step(self, step: float, matrix: Matrix) -> ir.Value:
+        """`step`, computed from the size of an input: a constant would be folded into the column's scales.
+
+        Each further product with one matrix has its own: onnxruntime would compute equal scales once for all of them,
+        and its kernel takes only scales that no other product reads.
+        """
+        tape, again = self.outer, self.products[matrix.integers, step]
+        self.products[matrix.integers, step] += 1
+        if (1.0, again) not in self.steps:
             size = tape.node("per_token/size", "Size", self.first_input)
-            true = tape.node("per_token/true", "GreaterOrEqual", size, tape.constant(0, np.int64))
-            self.steps[1.0] = tape.node("per_token/one", "Cast", true, to=ir.DataType.FLOAT)
-        if step not in self.steps:
+            true = tape.node("per_token/true", "GreaterOrEqual", size, tape.constant(-again, np.int64))
+            self.steps[1.0, again] = tape.node("per_token/one", "Cast", true, to=ir.DataType.FLOAT)
+        if (step, again) not in self.steps:
             constant = tape.constant(step, np.float32)
-            self.steps[step] = tape.node(f"per_token/step/{len(self.steps)}", "Mul", self.steps[1.0], constant)
-        return self.steps[step]
+            name = f"per_token/step/{len(self.steps)}"
+            self.steps[step, again] = tape.node(name, "Mul", self.steps[1.0, again], constant)
+        return self.steps[step, again]
 
     def _lookup(self, node: ir.Node, table: ir.Value) -> ir.Value:
         rest, name = node.inputs[1:], node.outputs[0].name

@@ -1,4 +1,4 @@
-"""graphs/per_token.py on decoders: bodies of `If`, tied tables and heads, and steps with a past."""
+"""The schemes on decoders: bodies of `If`, tied tables and heads, and steps with a past."""
 
 from __future__ import annotations
 
@@ -258,6 +258,21 @@ def test_a_small_table_with_a_tied_head_becomes_integers(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
+def test_repeated_products_with_one_matrix_are_all_fused(tmp_path: Path, kind: str) -> None:
+    def draw(drawing: Drawing) -> ir.Value:
+        tape, shared = drawing.tape, drawing.tape.weight("shared", matrix(WIDTH, WIDTH))
+        indices = tape.node("ids", "Cast", drawing.x, to=ir.DataType.INT64)
+        value = tape.node("rows", "Gather", tape.weight("table", TABLE), indices)
+        for number in range(4):
+            value = tape.node(f"product{number}", "MatMul", tape.node(f"active{number}", "Relu", value), shared)
+        return value
+
+    [graph] = optimized(Pair(tmp_path, draw, kind, out=WIDTH).path, tmp_path / "optimized.onnx")
+    operators = [node.op_type for node in graph.node]
+    assert (operators.count("MatMulIntegerToFloat"), operators.count("MatMulInteger")) == (4, 0)
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
 def test_a_matrix_that_is_only_multiplied_turned_is_an_ordinary_one(tmp_path: Path, kind: str) -> None:
     weight = matrix(48, WIDTH)
 
@@ -432,3 +447,74 @@ def test_a_large_tensor_read_in_a_body_is_told(tmp_path: Path) -> None:
     assert (name, size) == ("large", TABLE.nbytes)
     assert "Mul 'square' as input 0" in why
     assert "Add 'double' as input 1" in why
+
+
+# The other schemes
+
+
+def bodies_with_tensors(folder: Path) -> Path:
+    """A model in which two bodies store tensors of one name and different values."""
+    folder.mkdir(parents=True)
+    tensors = files.TensorFile(folder)
+    tape, x = Tape(tensors), typed("x", "float32", ("batch", WIDTH))
+    graphs = []
+    for seed in range(2):
+        stored = ir.Value(name="w", const_value=tensors.add("w", matrix(WIDTH, WIDTH, seed)))
+        stored.dtype, stored.shape = ir.DataType.FLOAT, ir.Shape((WIDTH, WIDTH))
+        inner = tape.inner()
+        product = inner.node(f"product{seed}", "MatMul", x, stored)
+        graphs.append(ir.Graph([], [product], nodes=inner.nodes, initializers=[stored], name=f"body{seed}"))
+    one = tape.node("one", "Squeeze", tape.node("rows", "Shape", x, end=1))
+    alone = tape.node("alone", "Equal", one, tape.constant(1, np.int64))
+    y = tape.node("y", "If", alone, then_branch=graphs[0], else_branch=graphs[1])
+    files.save(model_of(tape, "bodies", Drawn([x], [output(y, "y", ("batch", WIDTH))])), tensors)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "least"), [("fp16", 0.99999), (W8, 0.999), (W4, 0.97)])
+def test_tensors_that_bodies_store_themselves_are_made_smaller(tmp_path: Path, kind: str, least: float) -> None:
+    small_models.quantized(bodies_with_tensors(tmp_path / "float"), tmp_path / "made", kind)
+    whole = small_models.finished(tmp_path / "float", tmp_path / "float finished")
+    path = small_models.finished(tmp_path / "made", tmp_path / "finished")
+    outer, *bodies = files.all_graphs(onnx.load(path).graph)
+    assert not any(body.initializer for body in bodies)
+    assert outer.initializer
+    for rows in (1, 5):
+        x = {"x": np.random.default_rng(rows).normal(0, 1, (rows, WIDTH)).astype(np.float32)}
+        assert small_models.cosines(small_models.run(path, x)[0], small_models.run(whole, x)[0]).min() > least
+
+
+@pytest.mark.parametrize("sequence", [1, 7])
+@pytest.mark.parametrize(("kind", "share", "least"), [("fp16", 0.55, 0.999999), ("int8-dynamic", 0.4, 0.98)])
+def test_other_schemes_make_bodies_smaller(
+    tmp_path: Path, kind: str, share: float, least: float, sequence: int
+) -> None:
+    pair, x = Pair(tmp_path, branches, kind), ids(3, sequence)
+    assert pair.path.stat().st_size < share * pair.float_path.stat().st_size
+    assert small_models.cosines(pair.got(x), pair.expected(x)).min() > least
+
+
+def test_fp16_stores_what_bodies_share_once(tmp_path: Path) -> None:
+    stored = Pair(tmp_path, branches, "fp16").stored()
+    assert sorted(name for name, (dtype, _, _) in stored.items() if dtype == "FLOAT16") == [
+        "down/float16", "shared/float16", "table/float16", "up/float16",
+    ]  # fmt: skip
+
+
+def test_int8_dynamic_says_when_it_makes_nothing_smaller(tmp_path: Path) -> None:
+    def draw(drawing: Drawing) -> ir.Value:
+        return drawing.tape.node("scaled", "Mul", drawing.x, drawing.tape.weight("w", matrix(5, WORDS)))
+
+    small_models.graph(tmp_path / "float", (5, WORDS), draw, (5, WORDS))
+    with pytest.raises(StageError, match=r"onnxruntime's quantizer made nothing smaller: .* use the scheme w8a8"):
+        small_models.quantized(tmp_path / "float", tmp_path / "made", "int8-dynamic")
+
+
+def test_int8_dynamic_says_when_onnxruntime_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Failed to find proper ai.onnx domain")
+
+    small_models.graph(tmp_path / "float", ("batch", "sequence"), tied(TABLE), ("batch", "sequence", WORDS))
+    monkeypatch.setattr("onnxruntime.quantization.quantize_dynamic", fails)
+    with pytest.raises(StageError, match="onnxruntime's quantizer cannot do this model: Failed to find proper"):
+        small_models.quantized(tmp_path / "float", tmp_path / "made", "int8-dynamic")

@@ -74,7 +74,9 @@ def branches(drawing: Drawing) -> ir.Value:
 
     length = tape.node("length", "Shape", drawing.x, start=1)
     one = tape.node("is one", "Squeeze", tape.node("equal", "Equal", length, tape.ints(1)))
-    chosen = tape.node("chosen", "If", one, then_branch=body("later", first=False), else_branch=body("first", first=True))
+    chosen = tape.node(
+        "chosen", "If", one, then_branch=body("later", first=False), else_branch=body("first", first=True)
+    )
     outside = tape.node("outside", "MatMul", tape.node("added", "Add", mixed, rows), shared)
     return tape.node("sum", "Add", chosen, head(tape, "head", outside, table))
 
@@ -273,6 +275,35 @@ def test_repeated_products_with_one_matrix_are_all_fused(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
+@pytest.mark.parametrize("rows", [100, WORDS])
+def test_a_lookup_after_the_head_reads_the_same_integers(tmp_path: Path, kind: str, rows: int) -> None:
+    def draw(drawing: Drawing) -> ir.Value:
+        tape, table = drawing.tape, drawing.tape.weight("table", TABLE[:rows])
+        indices = tape.node("ids", "Cast", drawing.x, to=ir.DataType.INT64)
+        first = head(tape, "first head", tape.node("first", "Gather", table, indices), table)
+        second = head(tape, "second head", tape.node("second", "Gather", table, indices), table)
+        return tape.node("sum", "Add", first, second)
+
+    pair, x = Pair(tmp_path, draw, kind, out=rows), ids(3, 5) % rows
+    assert not [name for name, (dtype, shape, _) in pair.stored().items() if dtype == "FLOAT" and len(shape) == 2]
+    assert small_models.cosines(pair.got(x), pair.expected(x)).min() > LEAST[kind]
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_a_table_that_is_multiplied_as_it_is_stays_close(tmp_path: Path, kind: str) -> None:
+    square = matrix(WIDTH * 2, WIDTH * 2)
+
+    def draw(drawing: Drawing) -> ir.Value:
+        tape, table = drawing.tape, drawing.tape.weight("table", square)
+        indices = tape.node("ids", "Cast", drawing.x, to=ir.DataType.INT64)
+        straight = tape.node("product", "MatMul", tape.node("rows", "Gather", table, indices), table)
+        return head(tape, "head", straight, table)
+
+    pair, x = Pair(tmp_path, draw, kind, out=2 * WIDTH), ids(3, 5) % (2 * WIDTH)
+    assert small_models.cosines(pair.got(x), pair.expected(x)).min() > LEAST[kind] - 0.02
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
 def test_a_matrix_that_is_only_multiplied_turned_is_an_ordinary_one(tmp_path: Path, kind: str) -> None:
     weight = matrix(48, WIDTH)
 
@@ -341,7 +372,9 @@ def _rms(tape: Tape, name: str, x: ir.Value) -> ir.Value:
 def _layer(tape: Tape, name: str, x: ir.Value, past: ir.Value, bias: ir.Value) -> tuple[ir.Value, ir.Value]:
     def product(part: str, value: ir.Value, inner: int, outer: int) -> ir.Value:
         seed = sum(map(ord, name + part))
-        return tape.node(f"{name}.{part}", "MatMul", value, tape.weight(f"{name}.{part}.weight", matrix(inner, outer, seed)))
+        return tape.node(
+            f"{name}.{part}", "MatMul", value, tape.weight(f"{name}.{part}.weight", matrix(inner, outer, seed))
+        )
 
     normed = _rms(tape, f"{name}.before", x)
     present = tape.node(f"{name}.present", "Concat", past, product("kv", normed, WIDTH, 2 * WIDTH), axis=1)

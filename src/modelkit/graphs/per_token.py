@@ -143,7 +143,7 @@ class _Piece(Tape):
 
     def inner(self) -> _Piece:
         body = _Piece(self._tensors, self._names)
-        body._shared, body._outer = self._shared, self  # noqa: SLF001
+        body._shared, body._outer = self._shared, self
         return body
 
     def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
@@ -194,17 +194,15 @@ def _factor_of(node: ir.Node) -> _Factor | None:
 
 def _table_of(node: ir.Node) -> ir.Value | None:
     """The stored table of a lookup along its rows."""
-    if node.op_type not in ("Gather", "Slice") or not _along_rows(node) or not _is_stored(table := node.inputs[0]):
-        return None
-    large = table.const_value.nbytes >= SMALL_TABLE  # type: ignore[union-attr]
-    return table if large or _is_multiplied(table) else None  # type: ignore[arg-type]
+    looks_up = node.op_type in ("Gather", "Slice") and _is_stored(node.inputs[0]) and _along_rows(node)
+    return node.inputs[0] if looks_up else None
 
 
 def _along_rows(node: ir.Node) -> bool:
     if node.op_type == "Gather":
         axis = node.attributes.get("axis")
         return axis is None or axis.as_int() in (0, -2)
-    axes = node.inputs[3] if len(node.inputs) > 3 else None  # noqa: PLR2004
+    axes = node.inputs[3] if len(node.inputs) > 3 else None
     return axes is None or (axes.const_value is not None and axes.const_value.numpy().tolist() == [0])
 
 
@@ -260,15 +258,19 @@ class _Rewriter:
                 graph.insert_before(node, new)
 
     def _within(self) -> _Rewriter:
-        visible: MutableMapping[ir.Value, Activation] = ChainMap({}, self.activations)  # type: ignore[arg-type]
+        visible: MutableMapping[ir.Value, Activation] = ChainMap({}, self.activations)
         return replace(self, tape=self.tape.inner(), activations=visible, products=Counter())
 
     def replacement(self, node: ir.Node) -> ir.Value | None:
         if (factor := _factor_of(node)) is not None:
             return self._product(node, factor)
-        if (table := _table_of(node)) is not None:
+        if (table := _table_of(node)) is not None and self._is_worth_it(table):
             return self._lookup(node, table)
         return None
+
+    def _is_worth_it(self, table: ir.Value) -> bool:
+        large = table.const_value.nbytes >= SMALL_TABLE  # type: ignore[union-attr]
+        return large or table in self.tables or _is_multiplied(table)
 
     def _product(self, node: ir.Node, factor: _Factor) -> ir.Value:
         tape, x, name = self.tape, node.inputs[0], str(node.outputs[0].name)
@@ -291,7 +293,7 @@ class _Rewriter:
 
     def _write(self, factor: _Factor) -> Matrix:
         stored, name = factor.stored, str(factor.stored.name)
-        if factor.turned and any(_table_of(use.node) is stored for use in stored.uses()) or stored in self.tables:
+        if factor.turned and (stored in self.tables or any(_table_of(use.node) for use in stored.uses())):
             return self._table(stored).turned(self.outer)
         array = _array(stored)
         write = matrix_int8 if _named(name, self.precision.weights_8bit) else self.write_matrix
@@ -430,7 +432,7 @@ class TableInt8:
 
 
 def turned_matrix(tape: Tape, name: str, integers: ir.Value, scales: ir.Value) -> Matrix:
-    """int8[rows, width] and float16[rows, 1] -> a matrix [width, rows]; onnxruntime folds it when it loads the model."""
+    """int8[rows, width] and float16[rows, 1] -> a matrix [width, rows]; onnxruntime folds it when it loads."""
     turned = tape.node(f"{name}/turned", "Transpose", integers, perm=[1, 0])
     flat = tape.node(f"{name}/turned/scales", "Reshape", scales, tape.ints(-1))
     return Matrix(turned, tape.node(f"{name}/turned/scales/float", "Cast", flat, to=ir.DataType.FLOAT))

@@ -50,7 +50,11 @@ def quantize(source: Path, into: Path, options: Options) -> None:
 
 
 def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
-    """float32[inner, outer] -> the unpacking chain. The two halves of the inner axis share bytes."""
+    """float32[inner, outer] -> the unpacking chain. The two halves of each block share bytes.
+
+    onnxruntime keeps what every node of the chain gives until all matrices of the model are folded, so that the chain's
+    length decides the memory that loading takes: the codes are stored by block, and need no Reshape before the zeros.
+    """
     import numpy as np  # noqa: PLC0415
     import onnx_ir as ir  # noqa: PLC0415
 
@@ -60,9 +64,10 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     inner, outer = array.shape
     _divides(name, inner, block, "block")
     packed = to_int4(array.T, block)
-    codes = tape.weight(f"{name}/codes", _halves(packed.codes.T, axis=0))
+    by_block = packed.codes.T.reshape(inner // block, block, outer)
+    codes = tape.weight(f"{name}/codes", _halves(by_block, axis=1))
     pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])
-    blocks = _unpacked(tape, name, codes, axis=0, shape=tape.ints(inner // block, block, outer))
+    blocks = _joined(tape, name, codes, axis=1)
     integers = _times_step(tape, name, blocks, pairs)
     integers = tape.node(f"{name}/int8", "Reshape", integers, tape.ints(inner, outer))
     scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16))
@@ -125,7 +130,8 @@ class _Table:
         """int8[rows, width / block, block]."""
         blocks = self.width // self.block
         pairs = tape.node(f"{self.name}/pairs", "Reshape", pairs, tape.ints(-1, blocks, 1))
-        codes = _unpacked(tape, self.name, codes, axis=-1, shape=tape.ints(-1, blocks, self.block))
+        codes = _joined(tape, self.name, codes, axis=-1)
+        codes = tape.node(f"{self.name}/by_block", "Reshape", codes, tape.ints(-1, blocks, self.block))
         return _times_step(tape, self.name, codes, pairs)
 
 
@@ -137,11 +143,9 @@ def _halves(codes: Any, axis: int) -> Any:
     return low | high << 4
 
 
-def _unpacked(tape: Tape, name: str, codes: ir.Value, *, axis: int, shape: ir.Value) -> ir.Value:
+def _joined(tape: Tape, name: str, codes: ir.Value, *, axis: int) -> ir.Value:
     low, high = _nibbles(tape, f"{name}/codes", codes)
-    return tape.node(
-        f"{name}/by_block", "Reshape", tape.node(f"{name}/joined", "Concat", low, high, axis=axis), shape
-    )  # fmt: skip
+    return tape.node(f"{name}/joined", "Concat", low, high, axis=axis)
 
 
 def _times_step(tape: Tape, name: str, blocks: ir.Value, pairs: ir.Value) -> ir.Value:

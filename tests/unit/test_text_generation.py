@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small_generators
-from modelkit import runtime
+from modelkit import graphs, runtime
 from modelkit.errors import CheckError, ManifestError, StageError
 from modelkit.generation import caches, chat
 from modelkit.tasks import text2text_generation, text_generation
@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("kind", [CAUSAL, SOURCE])
 def opened(folder: Path, kind: str, **options: Any) -> Any:
     task = text_generation if kind == CAUSAL else text2text_generation
     text = task.Text(max_tokens=options.pop("longest", 48))
-    sessions = runtime.Sessions({path.stem: path for path in folder.glob("*.onnx")}, 1)
+    sessions = runtime.Sessions(graphs.parts(folder), 1)
     return task.open_(folder, sessions, task.Options(text, task.Generation(**{"max_tokens": 12, **options})))
 
 
@@ -184,6 +184,25 @@ def test_a_stream_refuses_at_once_and_not_at_its_first_piece(models: dict[str, A
         models[kind].stream("")
     with pytest.raises(CheckError, match="temperature"):
         models[kind].stream("a", temperature=-1.0)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_generators.split(tmp_path_factory.mktemp("split") / "model")
+
+
+def test_a_model_in_three_graphs_writes_what_it_writes_in_one(split: Path, models: dict[str, Any]) -> None:
+    model = opened(split, SOURCE)
+    for wishes in ({}, {"temperature": 1.0, "seed": 3}):
+        assert model.generate(PROMPTS, **wishes) == models[SOURCE].generate(PROMPTS, **wishes)
+        assert model.generate(PROMPTS[0], **wishes) == models[SOURCE].generate(PROMPTS[0], **wishes)
+    np.testing.assert_allclose(model.outputs(PROMPTS), models[SOURCE].outputs(PROMPTS), atol=1e-5)
+
+
+def test_a_model_that_lacks_one_of_three_graphs_is_refused(split: Path) -> None:
+    parts = {part: path for part, path in graphs.parts(split).items() if part != "encoder_model"}
+    with pytest.raises(StageError, match="has no part 'model'"):
+        text2text_generation.open_(split, runtime.Sessions(parts, 1), text2text_generation.Options())
 
 
 # Length

@@ -116,6 +116,18 @@ def test_each_prompt_of_a_batch_is_answered_as_if_alone(
 
 
 @both
+def test_texts_that_end_early_leave_the_others_as_they_are(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    # Every fifth token ends a text, so that rows of a batch end at different steps.
+    config = {**json.loads((folders[kind] / "config.json").read_text()), "eos_token_id": list(range(0, 256, 5))}
+    model = opened(changed(folders[kind], tmp_path / "short", config__json=json.dumps(config)), kind)
+    prompts = [f"{word} {number}" for number in range(4) for word in PROMPTS]
+    alone = [model.generate(prompt, temperature=1.0, seed=number) for number in range(4) for prompt in prompts]
+    together = [text for number in range(4) for text in model.generate(prompts, temperature=1.0, seed=number)]
+    assert together == alone
+    assert len({len(text) for text in alone}) > 3
+
+
+@both
 @settings(deadline=None, max_examples=25)
 @given(prompt=TEXTS, seed=st.integers(0, 99), stop=st.lists(st.text(min_size=1, max_size=2), max_size=2))
 def test_streamed_pieces_joined_are_the_generated_text(

@@ -1,14 +1,16 @@
-"""One file for encoder and decoder beside three: bytes and tokens per second, in CodeT5-small's true dimensions.
+"""One file for encoder and decoder beside three: bytes, speed and memory, in CodeT5-small's true dimensions.
 
-The weights are seeded: neither bytes nor speed depend on their values. Both layouts are loaded in one process and take
-turns, in the opposite order every other round; a ratio is the median of the rounds' own ratios.
+The weights are seeded: neither bytes nor speed depend on their values. Each layout is loaded in a process of its own
+and the processes take turns: where a model's weights come to lie in memory changes its speed by a tenth, for as
+long as it is loaded. A ratio is the median of the rounds' own ratios.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -17,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from bench.processes import HERE, WORK
-from bench.report import against, table, tell
+from bench.processes import HERE, WORK, Ran, by_turns, peak, python
+from bench.report import against, table
 from modelkit import graphs, runtime
 from modelkit.exporters import direct
 from modelkit.graphs import files
 
 sys.path.insert(0, str(HERE / "tests"))
 
-from stand_ins.t5 import CODET5_SMALL, t5  # noqa: E402
+from stand_ins.t5 import CODET5_SMALL, t5
 
-ROUNDS = 7
+ROUNDS, ANSWERS = 7, 5
 PROMPTS = {64: 48, 256: 48}
 """Tokens of the text -> tokens of the answer."""
 Array = np.ndarray[Any, Any]
@@ -38,18 +40,30 @@ def main() -> None:
     """Print the section."""
     source = t5(WORK / "t5" / "source", **CODET5_SMALL)
     weights = (source / "model.safetensors").stat().st_size
-    one, three = _built(source, split=False), _built(source, split=True)
-    bytes_of = {name: sum(file.stat().st_size for file in folder.iterdir())
-                for name, folder in (("one file", one), ("three files", three))}  # fmt: skip
-    loaded = runtime.Session(one / "model.onnx", threads=1)
-    sessions = {path.stem: runtime.Session(path, threads=1) for path in three.glob("*.onnx")}
-    tell("  both layouts are loaded")
-    answers: dict[str, Callable[[Array, int], list[int]]] = {
-        "one file": lambda ids, count: answer_of_one(loaded, ids, count),
-        "three files": lambda ids, count: answer_of_three(sessions, ids, count),
-    }
-    rates = {length: _rates(answers, length, count) for length, count in PROMPTS.items()}
-    _print(weights, bytes_of, rates)
+    layouts = {"one file": _built(source, split=False), "three files": _built(source, split=True)}
+    # Bound as a default: a name of the loop would be the last one's by the time it is called.
+    contestants = {name: lambda at=folder: python("-m", "bench.t5", at) for name, folder in layouts.items()}
+    runs = by_turns(ROUNDS, contestants)
+    _refuse_different_answers(runs)
+    bytes_of = {name: sum(file.stat().st_size for file in folder.iterdir()) for name, folder in layouts.items()}
+    _print(weights, bytes_of, runs)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Seconds per answer to a text of each length, its encoding included, and the answers."""
+    sessions = {path.stem: runtime.Session(path, threads=1) for path in sorted(folder.glob("*.onnx"))}
+    whole = sessions.get("model")
+    answer: Callable[[Array, int], list[int]] = (
+        (lambda ids, count: answer_of_one(whole, ids, count))
+        if whole
+        else (lambda ids, count: answer_of_three(sessions, ids, count))
+    )
+    seconds, answers = {}, {}
+    for length, count in PROMPTS.items():
+        ids = np.random.default_rng(length).integers(5, CODET5_SMALL["vocab_size"], (1, length))
+        answers[str(length)] = answer(ids, count)  # warms up, too
+        seconds[str(length)] = median(_seconds(lambda ids=ids, count=count: answer(ids, count)) for _ in range(ANSWERS))
+    return {"seconds": seconds, "answers": answers}
 
 
 def answer_of_one(session: Any, ids: Array, count: int) -> list[int]:
@@ -91,36 +105,39 @@ def _built(source: Path, *, split: bool) -> Path:
     return made / "finished"
 
 
-def _rates(answers: dict[str, Callable[[Array, int], list[int]]], length: int, count: int) -> dict[str, list[float]]:
-    """Tokens per second of each round, the text's encoding included."""
-    ids = np.random.default_rng(length).integers(5, CODET5_SMALL["vocab_size"], (1, length))
-    found: dict[str, list[float]] = {name: [] for name in answers}
-    if len({tuple(answer(ids, count)) for answer in answers.values()}) > 1:  # warms up, too
+def _seconds(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def _refuse_different_answers(runs: dict[str, list[Ran]]) -> None:
+    told = {json.dumps(json.loads(ran.output)["answers"]) for rounds in runs.values() for ran in rounds}
+    if len(told) > 1:
         sys.exit("the two layouts give different tokens")
-    for number in range(ROUNDS):
-        for name in list(answers)[:: 1 if number % 2 else -1]:
-            start = perf_counter()
-            answers[name](ids, count)
-            found[name].append(count / (perf_counter() - start))
-    tell(f"  {ROUNDS} rounds with a text of {length} tokens")
-    return found
 
 
-def _print(weights: int, bytes_of: dict[str, int], rates: dict[int, dict[str, list[float]]]) -> None:
-    print("## Encoder and decoder in one file\n\nCodeT5-small's dimensions, seeded weights, float32, one thread, greedy, "
-          f"{ROUNDS} rounds by turns.\n")  # fmt: skip
+def _rates(runs: Sequence[Ran], length: int) -> list[float]:
+    """Tokens per second of each round."""
+    return [PROMPTS[length] / json.loads(ran.output)["seconds"][str(length)] for ran in runs]
+
+
+def _print(weights: int, bytes_of: dict[str, int], runs: dict[str, list[Ran]]) -> None:
+    print("## Encoder and decoder in one file\n\nCodeT5-small's dimensions, seeded weights, fp32, one thread, greedy; "
+          f"{ROUNDS} processes each by turns, {ANSWERS} answers in each.\n")  # fmt: skip
     print(table(
-        ("layout", "MB", *(f"tokens/s, text of {length}" for length in rates)),
-        [(name, f"{size / 1e6:.1f}", *(f"{median(rounds[name]):.1f}" for rounds in rates.values()))
-         for name, size in bytes_of.items()],
+        ("layout", "MB", *(f"tokens/s, text of {length}" for length in PROMPTS), "peak MB"),
+        [(name, f"{size / 1e6:.1f}", *(f"{median(_rates(runs[name], length)):.1f}" for length in PROMPTS),
+          f"{peak(runs[name]) / 1e6:.0f}") for name, size in bytes_of.items()],
     ))  # fmt: skip
+    one, three = runs["one file"], runs["three files"]
     speed = [
         (f"speed of one file to three, text of {length}",
-         median(a / b for a, b in zip(rounds["one file"], rounds["three files"], strict=True)), "{:.2f}x", ">=", 0.95)
-        for length, rounds in rates.items()
+         median(a / b for a, b in zip(_rates(one, length), _rates(three, length), strict=True)), "{:.2f}x", ">=", 0.95)
+        for length in PROMPTS
     ]  # fmt: skip
     print(against([("bytes to those of the weights", bytes_of["one file"] / weights, "{:.4f}x", "<=", 1.02), *speed]))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(Path(sys.argv[1])))) if sys.argv[1:] else main()

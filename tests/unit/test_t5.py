@@ -1,5 +1,5 @@
-"""architectures/t5.py against what transformers computed for the same stand-ins (references/t5.json), and against itself:
-with and without a past, in one file and in three."""
+"""architectures/t5.py against what transformers computed for the same stand-ins (references/t5.json), and against
+itself: with and without a past, in one file and in three."""
 
 from __future__ import annotations
 
@@ -130,9 +130,7 @@ def test_the_logits_of_all_tokens_at_once_are_those_of_transformers(recorded: An
 
 def test_the_tokens_with_a_past_are_those_without(recorded: Any) -> None:
     answers = Answers(recorded.finished)
-    np.testing.assert_array_equal(
-        answers.greedy(texts(), 20), answers.greedy(texts(), 20, cached=False)
-    )
+    np.testing.assert_array_equal(answers.greedy(texts(), 20), answers.greedy(texts(), 20, cached=False))
 
 
 def test_three_files_answer_as_one(recorded: Any, tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_copies_of_the_shared_table_are_left_alone(tmp_path: Path) -> None:
     plain, source = built(tmp_path / "plain"), t5(tmp_path / "source")
     weights = load_file(source / "model.safetensors")
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-    save_file({**weights, **{name: weights["shared.weight"] for name in copies}}, source / "model.safetensors")
+    save_file({**weights, **dict.fromkeys(copies, weights["shared.weight"])}, source / "model.safetensors")
     repeated = small_models.finished(exported(source, tmp_path / "converted"), tmp_path / "finished")
     assert repeated.read_bytes() == (plain / "model.onnx").read_bytes()
 
@@ -243,9 +241,7 @@ def three_signatures() -> dict[str, Signature]:
     first = [LOGITS, *pairs("present.{}.decoder.{}", "decoder_sequence")]
     return {
         "encoder_model": Signature(tuple(TEXT), (TensorSpec("last_hidden_state", "float32", hidden.shape),)),
-        "decoder_model": Signature(
-            (*fed, hidden), (*first, *pairs("present.{}.encoder.{}", "encoder_sequence"))
-        ),
+        "decoder_model": Signature((*fed, hidden), (*first, *pairs("present.{}.encoder.{}", "encoder_sequence"))),
         "decoder_with_past_model": Signature((*fed, *PAST), tuple(PRESENT)),
     }
 

@@ -68,8 +68,11 @@ class Examination:
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""
         module, job = self._module(check), self.build.job
+        # A check that reads a file of its own says what it found there.
+        reads = {"reads": module.reads(job.manifest)} if hasattr(module, "reads") else {}
         return key_of(
             {
+                **reads,
                 "check": check,
                 "version": module.VERSION,
                 "code": [code(module), code(judgement)],

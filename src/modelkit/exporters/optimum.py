@@ -14,7 +14,7 @@ from modelkit.vocabulary import WHOLE, Manifest
 VERSION = 1
 TOOLS = ("onnx", "onnx-ir", "numpy", "ml_dtypes", "protobuf")
 """What writes the files; what traces the graph is in `extra`."""
-CUTS = {
+CUTS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
     "image-feature-extraction": {
         WHOLE: {"text_model": ("text_embeds",), "vision_model": ("image_embeds",)},
     },

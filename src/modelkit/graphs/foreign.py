@@ -81,7 +81,7 @@ def _close(value: ir.Value, spec: TensorSpec) -> None:
 
 
 def add_vectors(model: ir.Model, tensors: TensorFile, text: object) -> None:
-    """Put `sentence_embedding` behind `last_hidden_state`, pooled and normalised as `text` (the task's options) asks."""
+    """Put `sentence_embedding` behind `last_hidden_state`, pooled and normalised as the task's options `text` ask."""
     graph = model.graph
     hidden = next(value for value in graph.outputs if value.name == "last_hidden_state")
     inputs: Mapping[str, ir.Value] = {str(value.name): value for value in graph.inputs}

@@ -1,4 +1,4 @@
-"""A virtual environment from the committed lock `requirements.txt`: optimum and today's huggingface_hub exclude each other."""
+"""A virtual environment from the lock `requirements.txt`: optimum and today's huggingface_hub exclude each other."""
 
 from __future__ import annotations
 
@@ -149,7 +149,14 @@ def _make(place: Path, progress: Progress | None) -> None:
     try:
         # --clear, and no pip inside: ours installs from outside, so that Pythons without ensurepip will do.
         _do([sys.executable, "-m", "venv", "--clear", "--without-pip", place], place, None)
-        install = ["install", "--no-deps", "--no-compile", "--disable-pip-version-check", "--requirement", PINS]
+        install: list[str | Path] = [
+            "install",
+            "--no-deps",
+            "--no-compile",
+            "--disable-pip-version-check",
+            "--requirement",
+            PINS,
+        ]
         _do([sys.executable, "-m", "pip", "--python", interpreter(place), *install], place, progress)
         _refuse_what_does_not_import(place)
         (place / "ready").write_text(lock_digest())

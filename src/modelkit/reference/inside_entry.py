@@ -13,7 +13,7 @@ from typing import Any
 def main(script: str, asked: str, answered: str) -> None:
     """Answer one request in one thread."""
     sys.addaudithook(refuse_network)
-    import torch  # noqa: PLC0415
+    import torch
 
     torch.set_num_threads(1)
     # A checkpoint may lack a head that nothing reads; it must not be another one each time.

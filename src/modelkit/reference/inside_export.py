@@ -20,7 +20,7 @@ INLINE_BELOW = 1024
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """`source`, `task` and the empty folder `into` -> the parts that lie there."""
-    from optimum.exporters.onnx import onnx_export_from_model  # noqa: PLC0415
+    from optimum.exporters.onnx import onnx_export_from_model
 
     class_name, task = TASKS[request["task"]]
     model = original(request["source"], class_name, task)
@@ -36,8 +36,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def original(source: str, class_name: str, task: str) -> Any:
     """The checkpoint as its original implementation, in float32, with every weight found."""
-    import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
+    import torch
+    import transformers
 
     config, _ = transformers.PretrainedConfig.get_config_dict(source)
     refuse_unknown(config.get("model_type"), task)
@@ -53,10 +53,10 @@ def original(source: str, class_name: str, task: str) -> Any:
 
 def refuse_unknown(model_type: Any, task: str) -> None:
     """Ends with one line when transformers or optimum does not know the model."""
-    import optimum.exporters.onnx.model_configs  # noqa: F401, PLC0415  fills the table that is read below
-    import transformers  # noqa: PLC0415
-    from optimum.exporters.tasks import TasksManager  # noqa: PLC0415
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # noqa: PLC0415
+    import optimum.exporters.onnx.model_configs  # noqa: F401  fills the table that is read below
+    import transformers
+    from optimum.exporters.tasks import TasksManager
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if model_type not in CONFIG_MAPPING_NAMES:
         sys.exit(f"transformers {transformers.__version__} has no model_type {model_type}")
@@ -70,7 +70,7 @@ def refuse_unknown(model_type: Any, task: str) -> None:
 
 def separate(path: Path, into: Path) -> None:
     """The same graph with its tensors beside it, so that a reader need not hold them all."""
-    import onnx  # noqa: PLC0415
+    import onnx
 
     into.mkdir()
     onnx.save(

@@ -26,7 +26,7 @@ def answer(script: str, request: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="modelkit-") as scratch:
         asked, answered = Path(scratch, "request.json"), Path(scratch, "answer.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
-        command = [interpreter, "-I", ENTRY, ENTRY.with_name(f"inside_{script}.py"), asked, answered]
+        command: list[str | Path] = [interpreter, "-I", ENTRY, ENTRY.with_name(f"inside_{script}.py"), asked, answered]
         done = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=_surroundings(scratch))
         said = done.stderr.decode(errors="replace")
         if done.returncode or not answered.exists():

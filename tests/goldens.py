@@ -1,9 +1,8 @@
-"""Recordings for the stand-ins without the reference environment: what a model of ours gave, as if it were the original."""
+"""Recordings for the stand-ins without the reference environment: what our model gave, as if it were the original."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from modelkit import conformance, durable, lock, manifest, model, pipeline
 from modelkit.reference import recorded
@@ -22,12 +21,3 @@ def record(path: Path, store: Path) -> Path:
     outputs = model.load(build.artifact("converted").folder).outputs([row["text"] for row in rows], batch_size=1)
     durable.put(recorded.path_of(loaded), recorded.text(loaded, locked.source, rows, outputs, VERSIONS).encode())
     return recorded.path_of(loaded)
-
-
-def refusal(call: Any, error: type[Exception]) -> str:
-    """What `call` says when it raises `error`, as a user reads it."""
-    try:
-        call()
-    except error as caught:
-        return str(caught)
-    raise AssertionError("nothing was refused")

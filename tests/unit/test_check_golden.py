@@ -1,4 +1,4 @@
-"""Golden: the original's numbers pass, every other fails, and what was recorded of another model is not held against it."""
+"""Golden: the original's numbers pass, all others fail, and what was recorded of another model counts for nothing."""
 
 from __future__ import annotations
 

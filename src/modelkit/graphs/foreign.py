@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
 from modelkit.graphs import sentences
 from modelkit.graphs.files import TensorFile, load
@@ -20,6 +20,8 @@ AXES = {"batch_size": "batch", "text_batch_size": "batch", "image_batch_size": "
 def read(folder: Path) -> ir.Model:
     """The model in `folder`, its tensors still on disk, without doc strings, metadata and the shapes inside it."""
     model = load(folder)
+    # Ours have no Constant nodes: what is stored is an initializer, whoever rewrites the graph later.
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.doc_string = None
     model.metadata_props.clear()
     for graph in (model.graph, *(one for one in model.graphs() if one is not model.graph)):

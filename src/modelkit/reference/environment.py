@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -91,8 +92,13 @@ def pins() -> dict[str, str]:
 
 
 def size(place: Path) -> int:
-    """Bytes of all files below `place`."""
-    return sum(path.lstat().st_size for path in place.rglob("*") if not path.is_dir())
+    """Bytes of all files below `place`, about; files may come and go meanwhile."""
+    total = 0
+    for above, _, names in os.walk(place):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(Path(above, name)).st_size
+    return total
 
 
 def _is_ready(place: Path) -> bool:
@@ -174,7 +180,9 @@ def _do(command: list[str | Path], place: Path, progress: Progress | None) -> No
         with log.open("w") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
             try:
-                while not _ended(process):
+                going = True
+                while going:
+                    going = not _ended(process)
                     if progress:
                         progress("reference environment", size(place) + size(scratch), None)
             finally:
@@ -199,7 +207,7 @@ def _refusal(output: str, log: Path) -> StageError:
     told = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no word from pip")
     if "No space left" in output:
         hint = "free some space, or set XDG_CACHE_HOME to a folder on another disk"
-    elif "different python version" in output:
+    elif "different python" in output.lower():
         hint = f"this is Python {sys.version_info.major}.{sys.version_info.minor}; run modelkit with Python 3.11"
     else:
         hint = "it comes from a Python package index; pip's own settings say which (PIP_INDEX_URL)"

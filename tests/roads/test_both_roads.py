@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,12 +42,20 @@ class Family:
     """A stand-in, the task it is for, and how its direct export comes in optimum's parts."""
 
     task: str
-    stand_in: Callable[..., Path]
+    made_by: str
+    """`module:function` of the stand-in."""
     options: direct.Options = field(default_factory=direct.Options)
+
+    @property
+    def stand_in(self) -> Callable[..., Path]:
+        """Makes the model in a folder."""
+        module, _, name = self.made_by.partition(":")
+        made: Callable[..., Path] = getattr(import_module(module), name)
+        return made
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family("feature-extraction", stand_ins.bert),
+    "bert": Family("feature-extraction", "stand_ins:bert"),
 }
 """A family is one line here; `direct.Options(split=True)` for one that optimum gives in several parts."""
 

@@ -93,6 +93,6 @@ def test_a_model_without_a_golden_is_skipped_with_what_to_do(
     project: Path, run: Callable[..., pytest.RunResult]
 ) -> None:
     (project / "conformance" / "golden" / "tiny.json").unlink()
-    result = run("tiny.yaml::int8::golden")
+    result = run("-rs", "tiny.yaml::int8::golden")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*there is no tiny.json; record one with `modelkit golden`*"])

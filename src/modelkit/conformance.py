@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelkit import images, kinds, lock, model, runtime
+from modelkit import generation, images, kinds, lock, model, runtime, tokenizer
 from modelkit import limits as judgement
 from modelkit.digests import key_of
 from modelkit.errors import CheckError, ModelkitError
@@ -68,8 +68,11 @@ class Examination:
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""
         module, job = self._module(check), self.build.job
+        # A check that reads a file of its own says what it found there.
+        reads = {"reads": module.reads(job.manifest)} if hasattr(module, "reads") else {}
         return key_of(
             {
+                **reads,
                 "check": check,
                 "version": module.VERSION,
                 "code": [code(module), code(judgement)],
@@ -118,7 +121,7 @@ class Examination:
             "stage": "corpus outputs",
             "artifact": artifact.digest,
             "corpus": corpus(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, images),
+            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, generation, images, tokenizer),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }

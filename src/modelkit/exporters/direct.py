@@ -90,7 +90,8 @@ def _architecture(config: dict[str, Any]) -> Any:
         return kinds.load("architectures", model_type.replace("_", "-"))
     except ManifestError as error:
         raise StageError(
-            f"config.json: {error.message}", hint="use `export: prebuilt`, or add the architecture (docs/adding.md)"
+            f"config.json: {error.message}",
+            hint="use `export: optimum` or `export: prebuilt`, or add the architecture (docs/adding.md)",
         ) from error
 
 

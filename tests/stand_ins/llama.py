@@ -86,14 +86,18 @@ def qwen2(folder: Path, seed: int = 0, **config: Any) -> Path:
 
 
 def weights(config: dict[str, Any], seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values of every tensor of the checkpoint, one after the other."""
+    """Name and values of every tensor of the checkpoint, one after the other.
+
+    `embedding_range` is that of the token table, which otherwise has everything's: the louder the tokens, the farther
+    are the logits of a tied head from a tie that rounding would decide.
+    """
     random, spread = np.random.default_rng(seed), np.float32(config["initializer_range"])
     dtype = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[config["torch_dtype"]]
     width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     size = config.get("head_dim") or width // heads
     kv = (config.get("num_key_value_heads") or heads) * size
 
-    def drawn(*shape: int, around: float = 0.0) -> np.ndarray:
+    def drawn(*shape: int, around: float = 0.0, spread: np.float32 = spread) -> np.ndarray:
         values = random.standard_normal(shape, np.float32)
         values *= spread
         return (values + np.float32(around) if around else values).astype(dtype)
@@ -105,7 +109,8 @@ def weights(config: dict[str, Any], seed: int = 0) -> Iterator[tuple[str, np.nda
 
     qkv_bias = config["model_type"] == "qwen2" or config["attention_bias"]
     mlp_bias, output_bias = config.get("mlp_bias", False), config.get("attention_bias", False)
-    yield "model.embed_tokens.weight", drawn(config["vocab_size"], width)
+    loud = np.float32(config.get("embedding_range", spread))
+    yield "model.embed_tokens.weight", drawn(config["vocab_size"], width, spread=loud)
     for number in range(config["num_hidden_layers"]):
         layer = f"model.layers.{number}"
         yield f"{layer}.input_layernorm.weight", drawn(width, around=1)

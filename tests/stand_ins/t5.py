@@ -61,6 +61,7 @@ def t5_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Every tensor of the checkpoint by its name there.
 
     The sublayers speak louder than the tokens that go in: a tied head would otherwise repeat its last token for ever.
+    With a large `embedding_range` it does, and no rounding changes what comes first.
     """
     random = np.random.default_rng(seed)
     width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
@@ -86,7 +87,7 @@ def t5_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
             matrix(f"{name}.DenseReluDense.{part}", config["d_ff"], width, width**-0.5)
         matrix(f"{name}.DenseReluDense.wo", width, config["d_ff"], 6 * config["d_ff"] ** -0.5)
 
-    matrix("shared", config["vocab_size"], width, 1.0)
+    matrix("shared", config["vocab_size"], width, config.get("embedding_range", 1.0))
     if not config["tie_word_embeddings"]:
         matrix("lm_head", config["vocab_size"], width, 1.0)
     for stack, layers in (("encoder", config["num_layers"]), ("decoder", config["num_decoder_layers"])):

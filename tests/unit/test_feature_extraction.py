@@ -18,6 +18,7 @@ from modelkit.errors import ManifestError, StageError
 from modelkit.model import CARD, card, read_card
 from modelkit.tasks import feature_extraction
 from modelkit.tasks.feature_extraction import Embedder, Options, Text
+from modelkit.tokenizer import MOST_TOKENS, in_batches
 from modelkit.vocabulary import Choice
 
 TEXTS = st.lists(st.lists(st.sampled_from([*stand_ins.WORDS, "x!", "é"]), max_size=40).map(" ".join), max_size=12)
@@ -258,3 +259,12 @@ def test_a_tokenizer_that_does_not_parse_is_told(folder: Path, tmp_path: Path, c
     assert "\n" not in told
     with pytest.raises(StageError, match=r"tokenizer\.json does not parse"):
         embedder(broken)
+
+
+@given(st.lists(st.integers(1, 9000), max_size=80), st.integers(1, 40))
+def test_batches_hold_every_text_once_and_never_too_many_tokens(lengths: list[int], size: int) -> None:
+    batches = list(in_batches(lengths, size))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= size for batch in batches)
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= MOST_TOKENS for batch in batches)
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from modelkit.errors import ManifestError, StageError
-from modelkit.tokenizer import pad_id, read_tokenizer, refuse_stranger
+from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Embedder:
         """One row per text: float32[len(texts), width], unit length when the manifest normalises.
 
         `kind` is what the texts are for, one of `kinds`; by default the first, where there are any. Texts of like
-        length share a batch, so that little is spent on padding; rows come back in the given order.
+        length share a batch, of fewer than `batch_size` if they are long; rows come back in the given order.
         Raises `TypeError` for a bare string, which would be embedded letter by letter, and `ValueError` for a kind that
         the model does not know.
         """
@@ -115,10 +115,8 @@ class Embedder:
         if not texts:
             return np.empty((0, self.width), np.float32)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prefix + text for text in texts])]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         rows: list[Any] = [None] * len(ids)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in in_batches([len(one) for one in ids], batch_size):
             for row, vector in zip(batch, self._run([ids[row] for row in batch]), strict=True):
                 rows[row] = vector
         return np.stack(rows)

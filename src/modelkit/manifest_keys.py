@@ -25,6 +25,7 @@ DEFAULT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
     "modules.json",
     "*_Pooling/config.json",
     "sentence_bert_config.json",

@@ -1,4 +1,4 @@
-"""A text has the same vector alone and padded in a batch of others."""
+"""A text gets the same outputs alone and padded in a batch of others."""
 
 from __future__ import annotations
 

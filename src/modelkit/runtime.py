@@ -86,6 +86,13 @@ def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_ra
             # EnableSubgraph: `If` bodies are skipped without it. DefaultTensorType 1 (float): unknown shapes fail.
             extra_options={"EnableSubgraph": True, "DefaultTensorType": 1},
         )
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        reason = _first_line(error) if str(error).strip() else type(error).__name__
+        raise StageError(
+            f"onnxruntime's quantizer cannot do this model: {reason}",
+            where=source,
+            hint="use the scheme w8a8-per-token",
+        ) from error
     finally:
         logging.getLogger().removeFilter(_not_from_quantizer)
 

@@ -58,8 +58,10 @@ def t5(folder: Path, seed: int = 0, **config: Any) -> Path:
 
 
 def t5_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
-    """Every tensor of the checkpoint by its name there; the sublayers speak louder than the tokens that go in, because a tied
-    head would otherwise repeat its last token for ever."""
+    """Every tensor of the checkpoint by its name there.
+
+    The sublayers speak louder than the tokens that go in: a tied head would otherwise repeat its last token for ever.
+    """
     random = np.random.default_rng(seed)
     width, inner = config["d_model"], config["num_heads"] * config["d_kv"]
     made: dict[str, np.ndarray] = {}

@@ -1,5 +1,5 @@
-"""T5 and CodeT5 (Raffel et al. 2019, arXiv:1910.10683; Wang et al. 2021, arXiv:2109.00859), version 1.0 and the gated 1.1:
-`model_type: t5`."""
+"""T5 and CodeT5 (Raffel et al. 2019, arXiv:1910.10683; Wang et al. 2021, arXiv:2109.00859), version 1.0 and the gated
+1.1: `model_type: t5`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,10 @@ def _encoded_or_past(
     results = blocks.tape.op_multi_out(
         "If",
         [later],
-        {"then_branch": _body("later_steps", then, passed), "else_branch": _body("first_step", first.tape, _flat(encoded))},
+        {
+            "then_branch": _body("later_steps", then, passed),
+            "else_branch": _body("first_step", first.tape, _flat(encoded)),
+        },
         num_outputs=len(passed),
         name="encoded",
     )
@@ -175,17 +178,24 @@ def _pasts(config: Options, side: str) -> list[KeysValues]:
     from modelkit.graphs.seq2seq import KeysValues  # noqa: PLC0415
     from modelkit.graphs.tape import typed  # noqa: PLC0415
 
-    axes = ["batch", config.num_heads, "past_decoder_sequence" if side == KEYS else "encoder_sequence", config.d_kv]
+    axes: list[int | str] = [
+        "batch",
+        config.num_heads,
+        "past_decoder_sequence" if side == KEYS else "encoder_sequence",
+        config.d_kv,
+    ]
     return [
         KeysValues(*(typed(f"past_key_values.{n}.{side}.{part}", "float32", axes) for part in KeysValues._fields))
         for n in range(config.decoder_layers)
     ]
 
 
-def _presents(pairs: list[KeysValues], side: str, config: Options, length: str = "total_decoder_sequence") -> list[ir.Value]:
+def _presents(
+    pairs: list[KeysValues], side: str, config: Options, length: str = "total_decoder_sequence"
+) -> list[ir.Value]:
     from modelkit.graphs.tape import output  # noqa: PLC0415
 
-    axes = ["batch", config.num_heads, length if side == KEYS else "encoder_sequence", config.d_kv]
+    axes: list[int | str] = ["batch", config.num_heads, length if side == KEYS else "encoder_sequence", config.d_kv]
     return [
         output(value, f"present.{n}.{side}.{part}", axes)
         for n, pair in enumerate(pairs)

@@ -46,7 +46,7 @@ def encoder_keys_values(blocks: Blocks, encoded: ir.Value, config: Any) -> list[
 def decoder(
     blocks: Blocks, ids: ir.Value, mask: ir.Value, encoded: list[KeysValues], past: list[KeysValues], config: Any
 ) -> tuple[ir.Value, list[KeysValues]]:
-    """float32[batch, decoder_sequence, d_model], and each layer's keys and values with those of `past` (or none) in front.
+    """float32[batch, decoder_sequence, d_model], and each layer's keys and values, those of `past` (or none) in front.
 
     `mask` is `Blocks.attention_bias` of the encoder's mask.
     """
@@ -72,8 +72,8 @@ def decoder(
 
 
 def rms_norm(blocks: Blocks, x: ir.Value, name: str, config: Any) -> ir.Value:
-    """Scaling to a root mean square of one over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467), without a mean
-    and without a bias; operator by operator in the order that onnxruntime fuses to its SimplifiedLayerNormalization."""
+    """Scaling to a root mean square of one over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467), without a
+    mean and without a bias; in the order of operators that onnxruntime fuses to its SimplifiedLayerNormalization."""
     tape = blocks.tape
     squares = tape.node(f"{name}.squares", "Pow", x, tape.constant(2.0, np.float32))
     mean = tape.node(f"{name}.mean", "ReduceMean", squares, tape.ints(-1), keepdims=1)

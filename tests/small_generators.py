@@ -42,11 +42,8 @@ def merged(folder: Path, seed: int = 0, **config: Any) -> Path:
     """Encoder and decoder in one graph with an `If`: the second branch hands the encoder's past on."""
     folder.mkdir(parents=True)
     tensors = files.TensorFile(folder)
-    tape, ids, mask = (
-        Tape(tensors),
-        typed("input_ids", "int64", ["batch", "encoder_sequence"]),
-        _mask("encoder_sequence"),
-    )
+    tape, mask = Tape(tensors), _mask("encoder_sequence")
+    ids = typed("input_ids", "int64", ["batch", "encoder_sequence"])
     words = typed("decoder_input_ids", "int64", ["batch", "decoder_sequence"])
     past = _past("past_key_values.0.decoder.key", "past_decoder_sequence")
     known = _past("past_key_values.0.encoder.key", "past_encoder_sequence")
@@ -61,10 +58,8 @@ def merged(folder: Path, seed: int = 0, **config: Any) -> Path:
     source = tape.node("encoder", "If", later, then_branch=bodies["then"], else_branch=bodies["else"])
     x = _embedded(tape, words, random, "words")
     total = tape.node("keys", "Concat", past, tape.node("key", "Unsqueeze", x, tape.ints(1)), axis=2)
-    ones = tape.node("ones", "Expand", tape.ints(1, ), tape.node("size", "Shape", tape.node(
-        "flat", "ReduceSum", total, tape.ints(1, 3), keepdims=0)))  # fmt: skip
-    own = _attended(tape, x, total, ones, causal=True, name="own")
-    mixed = _attended(tape, own, source, mask, causal=False, name="cross")
+    own = _attended(tape, x, total, _ones(tape, total), causal=True)
+    mixed = _attended(tape, own, source, mask, name="cross")
     logits = output(_head(tape, mixed, random), "logits", ["batch", "decoder_sequence", WORDS])
     presents = [
         output(total, "present.0.decoder.key", ["batch", 1, "total_decoder_sequence", WIDTH]),
@@ -73,6 +68,50 @@ def merged(folder: Path, seed: int = 0, **config: Any) -> Path:
     drawn = Drawn([ids, mask, words, past, known, later], [logits, *presents])
     files.save(model_of(tape, "tiny", drawn), tensors)
     return companions(folder, **{"decoder_start_token_id": PAD, **config})
+
+
+def split(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """The model of `merged` in three graphs, each in a folder of its own."""
+    parts = {"encoder_model": _encoder, "decoder_model": _decoder, "decoder_with_past_model": _decoder}
+    for part, draw in parts.items():
+        (folder / part).mkdir(parents=True)
+        tensors = files.TensorFile(folder / part)
+        tape = Tape(tensors)
+        files.save(model_of(tape, part, draw(tape, np.random.default_rng(seed), "past" in part)), tensors)
+    return companions(folder, **{"decoder_start_token_id": PAD, **config})
+
+
+def _encoder(tape: Tape, random: np.random.Generator, _: bool) -> Drawn:
+    ids, mask = typed("input_ids", "int64", ["batch", "encoder_sequence"]), _mask("encoder_sequence")
+    said = output(_embedded(tape, ids, random, "source"), "last_hidden_state", ["batch", "encoder_sequence", WIDTH])
+    return Drawn([ids, mask], [said])
+
+
+def _decoder(tape: Tape, random: np.random.Generator, later: bool) -> Drawn:
+    """The first step, or a later one that takes pasts instead of what the encoder said."""
+    random.normal(0, 1, (WORDS, WIDTH))  # what the encoder takes of the seed
+    mask = typed("encoder_attention_mask", "int64", ["batch", "encoder_sequence"])
+    ids = typed("input_ids", "int64", ["batch", "decoder_sequence"])
+    hidden = typed("encoder_hidden_states", "float32", ["batch", "encoder_sequence", WIDTH])
+    past = _past("past_key_values.0.decoder.key", "past_decoder_sequence")
+    known = _past("past_key_values.0.encoder.key", "encoder_sequence")
+    x = _embedded(tape, ids, random, "words")
+    keys = tape.node("key", "Unsqueeze", x, tape.ints(1))
+    total = tape.node("keys", "Concat", past, keys, axis=2) if later else tape.node("keys", "Identity", keys)
+    source = known if later else tape.node("source", "Unsqueeze", hidden, tape.ints(1))
+    mixed = _attended(tape, _attended(tape, x, total, _ones(tape, total), causal=True), source, mask, name="cross")
+    logits = output(_head(tape, mixed, random), "logits", ["batch", "decoder_sequence", WORDS])
+    present = output(total, "present.0.decoder.key", ["batch", 1, "total_decoder_sequence", WIDTH])
+    if later:
+        return Drawn([mask, ids, past, known], [logits, present])
+    said = output(source, "present.0.encoder.key", ["batch", 1, "encoder_sequence", WIDTH])
+    return Drawn([mask, ids, hidden], [logits, present, said])
+
+
+def _ones(tape: Tape, total: ir.Value) -> ir.Value:
+    """int64[batch, total]: nothing of what a decoder has written is masked."""
+    flat = tape.node("flat", "ReduceSum", total, tape.ints(1, 3), keepdims=0)
+    return tape.node("ones", "Expand", tape.ints(1), tape.node("size", "Shape", flat))
 
 
 def companions(folder: Path, **config: Any) -> Path:
@@ -108,7 +147,9 @@ def _embedded(tape: Tape, ids: ir.Value, random: np.random.Generator, name: str)
     return tape.node(f"{name}/embedded", "Gather", table, ids)
 
 
-def _attended(tape: Tape, x: ir.Value, total: ir.Value, mask: ir.Value, *, causal: bool, name: str = "own") -> ir.Value:
+def _attended(
+    tape: Tape, x: ir.Value, total: ir.Value, mask: ir.Value, *, causal: bool = False, name: str = "own"
+) -> ir.Value:
     """float32[batch, sequence, WIDTH]: x, and what it finds in float32[batch, 1, total, WIDTH]."""
     keys = tape.node(f"{name}/flat", "Squeeze", total, tape.ints(1))
     scores = tape.node(f"{name}/scores", "MatMul", x, tape.node(f"{name}/turned", "Transpose", keys, perm=[0, 2, 1]))

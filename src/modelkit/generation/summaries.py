@@ -67,7 +67,7 @@ def _bare(line: str) -> str:
 
 
 def _turn(line: str) -> str:
-    line = _LABEL.sub("", _MARK.sub("", line.strip()), count=1).strip()
+    line = _LABEL.sub("", _MARK.sub("", _FENCE.sub("", line.strip()).strip()), count=1).strip()
     line = _SUBJECT.sub("", line, count=1)
     if len(line) > 1 and (line[0] + line[-1] in _PAIRS):
         line = line[1:-1]

@@ -117,10 +117,12 @@ def _unittest(draw: random.Random, one: str, other: str) -> str:
 
 
 def _jest(draw: random.Random, one: str, other: str) -> str:
-    call = f"{draw.choice(functions.VERBS)}({one})"
-    return (
-        f"describe('{one}', () => {{\n  it('has a {other}', () => {{\n    expect({call}).toBe({other});\n  }});\n}});\n"
-    )
+    call = f"expect({draw.choice(functions.VERBS)}({one})).toBe({other});"
+    return f"describe('{one}', () => {{\n  it('has a {other}', () => {{\n    {call}\n  }});\n}});\n"
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
 
 
 CATEGORIES: dict[str, tuple[Callable[[random.Random, str, str], str], ...]] = {

@@ -9,26 +9,24 @@ from hashlib import sha256
 from string import Formatter
 
 NOUNS = (
-    "account", "article", "badge", "book", "card", "client", "course", "device", "event", "file", "flight", "game",
-    "guest", "image", "invoice", "island", "item", "lesson", "letter", "message", "number", "order", "page", "parcel",
-    "player", "product", "record", "report", "room", "route", "student", "ticket", "token", "train", "user", "word",
+    "account", "book", "card", "client", "device", "event", "game", "guest", "image", "island", "item", "letter",
+    "message", "number", "order", "page", "player", "product", "record", "room", "route", "ticket", "user", "word",
 )  # fmt: skip
 QUALITIES = (
-    "age", "amount", "area", "bonus", "color", "cost", "date", "depth", "height", "hour", "label", "length", "level",
-    "limit", "mark", "month", "name", "path", "place", "point", "price", "rank", "rate", "reason", "score", "share",
-    "size", "speed", "state", "tax", "title", "unit", "value", "volume", "weight", "width", "year", "zone",
+    "age", "amount", "color", "cost", "date", "height", "label", "length", "level", "limit", "name", "path", "price",
+    "rank", "rate", "score", "size", "speed", "state", "title", "value", "weight", "width", "year",
 )  # fmt: skip
-ADJECTIVES = ("best", "daily", "first", "last", "late", "local", "main", "new", "old", "open", "paid", "public")
+ADJECTIVES = ("best", "daily", "first", "late", "local", "main", "new", "old")
 VERBS = ("apply", "do", "handle", "make", "process", "run", "step", "work")
 """What functions are called here; any of them fits any body."""
 EACH = "for {item} in {items}:"
 FORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "arithmetic": (
-        ("return {a} + {b}", "Adds {b} to {a}."),
+        ("return {a} + {b}", "Adds {a} to {b}."),
         ("return {a} - {b}", "Subtracts {b} from {a}."),
         ("return {a} * {b}", "Multiplies {a} by {b}."),
         ("return {a} / {b}", "Divides {a} by {b}."),
-        ("result = {a} + {b}\nreturn result", "Adds {b} to {a}."),
+        ("result = {a} + {b}\nreturn result", "Adds {a} to {b}."),
     ),
     "filter": (
         ("return [{item} for {item} in {items} if {item} > {a}]", "Keeps the {items} above {a}."),
@@ -56,9 +54,12 @@ FORMS: dict[str, tuple[tuple[str, str], ...]] = {
          "Sorts the {items} by {field} in descending order."),
     ),
     "read": (
-        ("with open({a} / {b}) as stream:\n    return stream.read()", "Reads the file {b} in {a}."),
-        ("with open({a} / {b}) as stream:\n    return json.load(stream)", "Reads JSON from the file {b} in {a}."),
-        ("with open({a} / {b}) as stream:\n    return stream.readlines()", "Reads the lines of the file {b} in {a}."),
+        ("with open({a}, encoding={b}) as stream:\n    return stream.read()",
+         "Reads the file {a}, whose encoding is {b}."),
+        ("with open({a}, encoding={b}) as stream:\n    return json.load(stream)",
+         "Reads JSON from the file {a}, whose encoding is {b}."),
+        ("with open({a}, encoding={b}) as stream:\n    return stream.readlines()",
+         "Reads the lines of the file {a}, whose encoding is {b}."),
     ),
     "join": (
         ("return {a}.join({items})", "Joins the {items} with {a}."),

@@ -58,7 +58,7 @@ class Chats:
         self._pairs, self._layers = pairs, layers
         self._template = ChatTemplate(vocabularies.CHATML, {}, Path("tokenizer_config.json"))
         texts = (self._prompt(chat) + answer for chat, answer in islice(pairs(False), 2000))
-        self._tokenizer = vocabularies.byte_level(texts, vocabularies.CHAT_TOKENS, 704)
+        self._tokenizer = vocabularies.byte_level(texts, vocabularies.CHAT_TOKENS, 768)
         self._end = vocabularies.CHAT_TOKENS.index("<|im_end|>")
 
     def model(self) -> Any:
@@ -66,8 +66,8 @@ class Chats:
         config = LlamaConfig(
             vocab_size=self._tokenizer.get_vocab_size(), hidden_size=128, intermediate_size=320,
             num_hidden_layers=self._layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-            rope_theta=10000.0, rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=1, eos_token_id=self._end,
-            pad_token_id=self._end,
+            rope_theta=10000.0, rms_norm_eps=1e-5, initializer_range=0.05, tie_word_embeddings=True,
+            bos_token_id=1, eos_token_id=self._end, pad_token_id=self._end,
         )  # fmt: skip
         return LlamaForCausalLM(config)
 
@@ -115,12 +115,12 @@ class Rewriting:
     def __init__(self) -> None:
         shown = islice(functions.examples(LEARNED, held_out=False), 2000)
         texts = (text for example in shown for text in (example.code, example.summary))
-        self._tokenizer = vocabularies.byte_level(texts, vocabularies.CODE_TOKENS, 704, ends=True)
+        self._tokenizer = vocabularies.byte_level(texts, vocabularies.CODE_TOKENS, 768, ends=True)
 
     def model(self) -> Any:
         """The parts of CodeT5, smaller."""
         config = T5Config(
-            vocab_size=self._tokenizer.get_vocab_size(), d_model=128, d_kv=32, d_ff=256, num_layers=2,
+            vocab_size=self._tokenizer.get_vocab_size(), d_model=128, d_kv=32, d_ff=256, num_layers=3,
             num_decoder_layers=2, num_heads=4, relative_attention_num_buckets=32, relative_attention_max_distance=128,
             dropout_rate=0.0, feed_forward_proj="relu", decoder_start_token_id=0, pad_token_id=0, bos_token_id=1,
             eos_token_id=2,
@@ -175,9 +175,9 @@ class Judging:
             vocab_size=self._tokenizer.get_vocab_size(), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
             intermediate_size=256, max_position_embeddings=128, position_buckets=32, max_relative_positions=-1,
             relative_attention=True, share_att_key=True, norm_rel_ebd="layer_norm", pos_att_type=["p2c", "c2p"],
-            position_biased_input=False, type_vocab_size=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-            pooler_hidden_size=128, pooler_dropout=0, pooler_hidden_act="gelu", pad_token_id=0,
-            id2label=dict(enumerate(entailment.LABELS)),
+            initializer_range=0.08, position_biased_input=False, type_vocab_size=0, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0, pooler_hidden_size=128, pooler_dropout=0, pooler_hidden_act="gelu",
+            pad_token_id=0, id2label=dict(enumerate(entailment.LABELS)),
             label2id={label: number for number, label in enumerate(entailment.LABELS)},
         )  # fmt: skip
         return DebertaV2ForSequenceClassification(config)

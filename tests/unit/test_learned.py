@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -50,8 +51,9 @@ def loaded(built: Callable[[str, str], Artifact]) -> Callable[[str, str], Any]:
     return lambda name, scheme="fp32": model.load(built(name, scheme).folder, threads=1)
 
 
-def held_out(count: int = ASKED) -> list[functions.Function]:
-    return list(islice(functions.examples(SEED, held_out=True), count))
+def held_out(name: str, count: int = ASKED) -> list[functions.Function]:
+    """What the model `name` is asked; the T5 has learned functions whose parameters stand in the body's order only."""
+    return list(islice(functions.examples(SEED, held_out=True, shuffled=name != "t5-summaries"), count))
 
 
 # Summaries
@@ -60,7 +62,7 @@ def held_out(count: int = ASKED) -> list[functions.Function]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", WRITERS)
 def test_functions_nobody_has_shown_it_are_summarized_to_the_letter(loaded: Any, name: str, scheme: str) -> None:
-    asked = held_out()
+    asked = held_out(name)
     told = loaded(name, scheme).summarize([example.code for example in asked])
     wrong = [(example.summary, said) for example, said in zip(asked, told, strict=True) if said != example.summary]
     assert len(wrong) <= ASKED - RIGHT, wrong
@@ -77,14 +79,14 @@ def test_the_body_decides_and_not_the_name(loaded: Any, name: str) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_summary_is_the_same_alone_and_among_others(loaded: Any, name: str, scheme: str) -> None:
-    asked, writer = [example.code for example in held_out(20)], loaded(name, scheme)
+    asked, writer = [example.code for example in held_out(name, 20)], loaded(name, scheme)
     assert writer.summarize(asked) == [writer.summarize(code) for code in asked]
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_is_streamed_is_what_is_generated(loaded: Any, name: str) -> None:
     writer = loaded(name)
-    for example in held_out(5):
+    for example in held_out(name, 5):
         assert "".join(writer.stream(example.code)) == writer.generate(example.code)
 
 
@@ -92,7 +94,7 @@ def test_what_is_streamed_is_what_is_generated(loaded: Any, name: str) -> None:
 def test_a_decoder_says_the_same_without_its_cache(built: Any, loaded: Any, scheme: str) -> None:
     folder, writer = built("llama-summaries", scheme).folder, loaded("llama-summaries", scheme)
     session = runtime.Session(folder / "model.onnx", threads=1)
-    for example in held_out(6):
+    for example in held_out("llama-summaries", 6):
         ids = writer._chat_ids(summaries.message(example.code), None)
         said: list[int] = []
         while len(said) < 40 and 2 not in said:
@@ -104,7 +106,7 @@ def test_a_decoder_says_the_same_without_its_cache(built: Any, loaded: Any, sche
 def test_an_encoder_decoder_says_the_same_without_its_cache(built: Any, loaded: Any, scheme: str) -> None:
     folder, writer = built("t5-summaries", scheme).folder, loaded("t5-summaries", scheme)
     session = runtime.Session(folder / "model.onnx", threads=1)
-    for example in held_out(6):
+    for example in held_out("t5-summaries", 6):
         said = _without_cache(session, writer._tokenizer.encode(example.code).ids)
         assert writer._tokenizer.decode(said) == writer.generate(example.code)
 
@@ -190,25 +192,42 @@ def test_graphs_are_what_the_manifests_declare(built: Any, name: str, scheme: st
 # The recipe
 
 
-def test_what_is_held_out_is_never_taught() -> None:
-    taught = {example.summary for example in islice(functions.examples(1, held_out=False), 10_000)}
-    asked = {example.summary for example in held_out(500) if example.kind not in ("look up", "validate")}
-    assert len(asked) > 300
-    assert not taught & asked
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_what_is_held_out_is_never_taught(shuffled: bool) -> None:
+    taught = islice(functions.examples(1, held_out=False, shuffled=shuffled), 10_000)
+    asked = islice(functions.examples(SEED, held_out=True, shuffled=shuffled), 500)
+    # Some bodies of these two kinds read a name that their summary does not tell.
+    told = {example.summary for example in asked if example.kind not in ("look up", "validate")}
+    assert len(told) > 250
+    assert not told & {example.summary for example in taught}
 
 
-def test_every_kind_of_function_is_asked() -> None:
-    assert {example.kind for example in held_out()} == set(functions.FORMS)
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_function_is_asked(name: str) -> None:
+    assert {example.kind for example in held_out(name)} == set(functions.FORMS)
 
 
-def test_a_functions_name_fits_every_summary() -> None:
-    """The same name stands over different bodies, so that it cannot give the answer away."""
+def test_a_functions_name_stands_over_many_kinds_of_bodies() -> None:
     seen: dict[str, set[str]] = {}
     for example in islice(functions.examples(SEED, held_out=False), 20_000):
-        name = example.code.partition("(")[0]
-        seen.setdefault(name, set()).add(example.kind)
-    assert all(len(kinds) > 3 for kinds in seen.values())
+        seen.setdefault(example.code.partition("(")[0], set()).add(example.kind)
+    assert all(len(kinds) > 5 for kinds in seen.values())
 
 
-def test_summaries_are_lines_that_stay_as_they_are() -> None:
-    assert [summaries.one_line(example.summary) for example in held_out()] == [x.summary for x in held_out()]
+def test_parameters_stand_in_the_bodys_order_unless_they_are_shuffled() -> None:
+    def in_order(example: functions.Function) -> bool:
+        names = re.findall(r"\w+", example.code.partition("(")[2].partition(")")[0])
+        body = re.findall(r"\w+", example.code.partition("\n")[2])
+        return sorted(names, key=body.index) == names
+
+    plain, shuffled = (
+        list(islice(functions.examples(SEED, held_out=False, shuffled=given), 300)) for given in (False, True)
+    )
+    assert all(map(in_order, plain))
+    assert 30 < sum(map(in_order, shuffled)) < 270
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_summaries_are_lines_that_stay_as_they_are(name: str) -> None:
+    told = [example.summary for example in held_out(name)]
+    assert [summaries.one_line(summary) for summary in told] == told

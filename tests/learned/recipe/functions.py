@@ -96,8 +96,9 @@ class Function:
     summary: str
 
 
-def examples(seed: int, *, held_out: bool) -> Iterator[Function]:
-    """Functions without end, no two alike one after the other; the kinds are equally frequent.
+def examples(seed: int, *, held_out: bool, shuffled: bool = True) -> Iterator[Function]:
+    """Functions without end; the kinds are equally frequent. `shuffled`: parameters come in any order, and not in that
+    in which the body names them.
 
     The identifiers of a held-out function never stand in the same places of one that is not held out.
     """
@@ -108,7 +109,7 @@ def examples(seed: int, *, held_out: bool) -> Iterator[Function]:
         names = identifiers(draw)
         used = [names[key] for key in ("items", "a", "b", "field") if f"{{{key}}}" in body]
         if is_held_out(used) == held_out:
-            yield Function(kind, code(draw, body, names), summary.format(**names))
+            yield Function(kind, code(draw, body, names, shuffled=shuffled), summary.format(**names))
 
 
 def identifiers(draw: random.Random) -> dict[str, str]:
@@ -134,10 +135,14 @@ def is_held_out(names: list[str]) -> bool:
     return sha256(" ".join(names).encode()).digest()[0] % 8 == 0
 
 
-def code(draw: random.Random, body: str, names: dict[str, str]) -> str:
-    """A function with `body`; parameters come in any order."""
-    used = {key for _, key, _, _ in Formatter().parse(body)}
-    parameters = [names[key] for key in PARAMETERS if key in used]
-    draw.shuffle(parameters)
+def code(draw: random.Random, body: str, names: dict[str, str], *, shuffled: bool) -> str:
+    """A function with `body`."""
+    used = [key for _, key, _, _ in Formatter().parse(body)]
+    keys = [key for key in PARAMETERS if key in used]
+    if shuffled:
+        draw.shuffle(keys)
+    else:
+        keys.sort(key=used.index)
+    parameters = [names[key] for key in keys]
     lines = "".join(f"    {line}\n" for line in body.format(**names).split("\n"))
     return f"def {draw.choice(VERBS)}_{draw.choice(NOUNS)}({', '.join(parameters)}):\n{lines}"

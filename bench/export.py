@@ -7,9 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench import optimum_environment
 from bench.prepared import MANIFEST, folders
-from bench.processes import WORK, Ran, by_turns, peak, python, ratio, run, seconds
+from bench.processes import WORK, Ran, by_turns, optimum_command, peak, python, ratio, run, seconds
 from bench.report import against, table
 
 ROUNDS = 5
@@ -37,7 +36,7 @@ main_export(sys.argv[1], sys.argv[2], task="feature-extraction", library_name="t
 
 def main() -> None:
     """Print the section."""
-    optimum, source = optimum_environment.command(), folders()["downloaded"]
+    optimum, source = optimum_command(), folders()["downloaded"]
     ours, theirs, bare = (WORK / "export" / name for name in ("ours", "optimum", "unvalidated"))
 
     def export_ours() -> Ran:

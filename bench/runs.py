@@ -6,9 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-from bench import optimum_environment
 from bench.prepared import MANIFEST, folders
-from bench.processes import HERE, STORE, WORK, Ran, by_turns, python, ratio, run, seconds
+from bench.processes import HERE, STORE, WORK, Ran, by_turns, optimum_command, python, ratio, run, seconds
 from bench.report import against, table
 
 COLD, WARM = 3, 9
@@ -26,7 +25,7 @@ sys.exit(code)
 
 def main() -> None:
     """Print the section."""
-    optimum, source = optimum_environment.command(), folders()["downloaded"]
+    optimum, source = optimum_command(), folders()["downloaded"]
     cold = by_turns(
         COLD, {"optimum": lambda: _optimum(optimum, source), "cold": lambda: _ours(_fresh(source))}
     )  # fmt: skip

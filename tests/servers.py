@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -102,18 +102,19 @@ class Hub(Server):
         super().__init__()
         self.files, self.repository, self.commit = dict(files), repository, commit
         self.fault: dict[str, str | int] = {}
+        self.branches: tuple[str, ...] = ()
 
     def answer(self, method: str, path: str) -> Answer:
         if found := re.fullmatch(rf"/{self.repository}/resolve/([^/]+)/(.+)", path):
             return self._file(found[1], found[2])
         if "api" in self.fault:
             return self._refusal(self.fault["api"])
-        if found := re.fullmatch(rf"/api/models/{self.repository}(?:/(revision|tree)/([^/]+))?", path):
+        if found := re.fullmatch(rf"/api/models/{self.repository}(?:/(revision|tree)/(.+))?", path):
             return self._api(found[1], found[2] or "main")
         return Answer(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
     def _api(self, what: str | None, revision: str) -> Answer:
-        if revision not in (self.commit, "main"):
+        if revision not in (self.commit, "main", *self.branches):
             return Answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if what == "tree":
             return _json([{"type": "file", "path": name, **_identity(body)} for name, body in self.files.items()])
@@ -124,7 +125,7 @@ class Hub(Server):
         fault = self.fault.get(name)
         if isinstance(fault, int) or fault == "gated":
             return self._refusal(fault)
-        if revision not in (self.commit, "main"):
+        if revision not in (self.commit, "main", *self.branches):
             return Answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if name not in self.files:
             return Answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit})
@@ -139,6 +140,20 @@ class Hub(Server):
         if fault == "gated":
             return Answer(403, b"", {"X-Error-Code": "GatedRepo"})
         return Answer(int(fault))
+
+
+class Hubs(Server):
+    """Several model repositories under one address."""
+
+    def __init__(self, hubs: Iterable[Hub]) -> None:
+        super().__init__()
+        self.hubs = {hub.repository: hub for hub in hubs}
+
+    def answer(self, method: str, path: str) -> Answer:
+        owner_and_name = "/".join(path.removeprefix("/api/models").split("/")[1:3])
+        if hub := self.hubs.get(owner_and_name):
+            return hub.answer(method, path)
+        return Answer(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
 
 def _json(content: object) -> Answer:

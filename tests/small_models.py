@@ -14,10 +14,10 @@ import onnx_ir as ir
 from modelkit import kinds, runtime
 from modelkit.exporters import direct
 from modelkit.graphs import files
-from modelkit.graphs.tape import Tape, model_of, typed
+from modelkit.graphs.tape import Drawn, Tape, model_of, typed
 from modelkit.sources import path
 from modelkit.tasks import feature_extraction
-from modelkit.vocabulary import Choice, Manifest, Signature, Source, Variant
+from modelkit.vocabulary import Choice, Manifest, Source, Variant
 
 FOR_NARROW_MODELS = {"w4a8-per-token": {"table_block": 32}}
 """Scheme -> options without which the stand-ins are too narrow for it."""
@@ -33,7 +33,7 @@ def manifest_of(**text: Any) -> Manifest:
         task=Choice("feature-extraction", feature_extraction.Options(feature_extraction.Text(**text))),
         source=Source(Choice("path", path.Options("weights"))),
         export=Choice("direct", direct.Options()),
-        signature=Signature((), ()),
+        signatures={},
         variants={"fp32": Variant("fp32", Choice("fp32", kinds.load("schemes", "fp32").Options()), "dev")},
     )
 
@@ -112,5 +112,5 @@ def graph(
     tape, x = Tape(tensors), typed("x", "float32", shape)
     y = draw(Drawing(tape, x))
     y.name, y.dtype, y.shape = "y", ir.DataType.FLOAT, ir.Shape(out)
-    files.save(model_of(tape, "drawn", [x], [y]), tensors)
+    files.save(model_of(tape, "drawn", Drawn([x], [y])), tensors)
     return folder

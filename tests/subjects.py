@@ -19,7 +19,18 @@ from modelkit import manifest, model, pipeline
 from modelkit.digests import digest_folder, digest_of
 from modelkit.graphs import MODEL
 from modelkit.store import Store
-from modelkit.vocabulary import Artifact, Choice, Fetching, Manifest, Signature, Source, Subject, TensorSpec, Variant
+from modelkit.vocabulary import (
+    WHOLE,
+    Artifact,
+    Choice,
+    Fetching,
+    Manifest,
+    Signature,
+    Source,
+    Subject,
+    TensorSpec,
+    Variant,
+)
 
 NOTHING = Choice("none", None)
 
@@ -79,7 +90,7 @@ def fake(**parts: Any) -> Subject:
     """A subject of which only `parts` exist; `signature` and `budget` may be among them."""
     signature = parts.pop("signature", Signature((), ()))
     budget = parts.pop("budget", None)
-    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", NOTHING, Source(NOTHING), NOTHING, signature, {})
+    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", NOTHING, Source(NOTHING), NOTHING, {WHOLE: signature}, {})
     made = Artifact(Path("nowhere"), "ours", {})
     whole = {
         "manifest": declared,
@@ -101,8 +112,8 @@ def compared(ours: Any, theirs: Any, corpus: Sequence[dict[str, str]] = ()) -> S
 
 
 def embedding(embed: Callable[..., Any]) -> Callable[..., Any]:
-    """`Subject.open` for a model whose `embed(texts, batch_size=32)` is the given function."""
-    return lambda artifact, threads=None: SimpleNamespace(embed=embed)
+    """`Subject.open` for a model whose `outputs(texts, batch_size=32)` is the given function."""
+    return lambda artifact, threads=None: SimpleNamespace(outputs=embed)
 
 
 def specs(**tensors: tuple[str, tuple[int | str, ...]]) -> tuple[TensorSpec, ...]:

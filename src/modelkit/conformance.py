@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelkit import kinds, lock, model, runtime
+from modelkit import generation, images, kinds, lock, model, runtime, tokenizer
 from modelkit import limits as judgement
 from modelkit.digests import key_of
 from modelkit.errors import CheckError, ModelkitError
@@ -20,7 +20,7 @@ from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.job import code, tool
 from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
 
-TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
+TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow")
 """What a verdict's figures may depend on, beside the artifact."""
 
 FEWEST = 20
@@ -28,8 +28,12 @@ FEWEST = 20
 
 
 def plan(manifest: Manifest) -> tuple[str, ...]:
-    """The checks every variant of `manifest` has to pass: all there are on the shelf, the project's own among them."""
-    return kinds.names("checks", kinds.project_of(manifest.path))
+    """The checks every variant of `manifest` has to pass: those on the shelf, and the project's own, for its task."""
+    project = kinds.project_of(manifest.path)
+    there = {kind: kinds.load("checks", kind, project) for kind in kinds.names("checks", project)}
+    # A check without `TASKS` is for every task.
+    task = manifest.task.kind
+    return tuple(kind for kind, check in there.items() if task in getattr(check, "TASKS", (task,)))
 
 
 @dataclass
@@ -64,8 +68,11 @@ class Examination:
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""
         module, job = self._module(check), self.build.job
+        # A check that reads a file of its own says what it found there.
+        reads = {"reads": module.reads(job.manifest)} if hasattr(module, "reads") else {}
         return key_of(
             {
+                **reads,
                 "check": check,
                 "version": module.VERSION,
                 "code": [code(module), code(judgement)],
@@ -74,7 +81,7 @@ class Examination:
                 "license": job.manifest.license,
                 "channel": job.variant.channel,
                 "budget": job.variant.budget,
-                "signature": lock.signature(job.manifest),
+                "signatures": lock.signatures(job.manifest),
                 "scheme": lock.options(job.variant.scheme),
                 "outputs": self._outputs_of(self.artifact),
                 "reference": self.build.stage(CONVERTED).key,
@@ -114,7 +121,7 @@ class Examination:
             "stage": "corpus outputs",
             "artifact": artifact.digest,
             "corpus": corpus(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime),
+            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, generation, images, tokenizer),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }
@@ -125,7 +132,7 @@ class Examination:
 
         def write(into: Path) -> None:
             texts = [row["text"] for row in corpus(self.build.job.manifest)[0]]
-            np.save(into / "outputs.npy", self._open(artifact).embed(texts), allow_pickle=False)
+            np.save(into / "outputs.npy", self._open(artifact).outputs(texts), allow_pickle=False)
 
         material = self._outputs_of(artifact)
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)

@@ -71,3 +71,9 @@ class ArtifactError(ModelkitError):
 
 class CheckError(ModelkitError):
     """A check could not run. A model that breaks a promise is a failed verdict, never this."""
+
+
+class InputError(ModelkitError, ValueError):
+    """What was given to a loaded model is nothing it can read, an image cut short for example."""
+
+    exit_code = USAGE

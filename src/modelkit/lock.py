@@ -125,11 +125,14 @@ def recipe(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def signature(manifest: Manifest) -> dict[str, list[str]]:
-    """The signature as JSON built-ins."""
+def signatures(manifest: Manifest) -> dict[str, dict[str, list[str]]]:
+    """The signature of each part as JSON built-ins."""
     return {
-        "inputs": [f"{spec.name}: {spec}" for spec in manifest.signature.inputs],
-        "outputs": [f"{spec.name}: {spec}" for spec in manifest.signature.outputs],
+        part: {
+            "inputs": [f"{spec.name}: {spec}" for spec in signature.inputs],
+            "outputs": [f"{spec.name}: {spec}" for spec in signature.outputs],
+        }
+        for part, signature in manifest.signatures.items()
     }
 
 

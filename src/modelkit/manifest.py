@@ -7,7 +7,9 @@ what only this module can know is judged here: which shelf a key names, which li
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, date, datetime
@@ -18,11 +20,22 @@ from typing import Any
 
 from modelkit import kinds, yaml_marks
 from modelkit.errors import ManifestError
-from modelkit.manifest_keys import ExcuseKeys, KnownFailureKeys, ManifestKeys, SourceKeys, VariantKeys
+from modelkit.manifest_keys import (
+    ExcuseKeys,
+    KnownFailureKeys,
+    ManifestKeys,
+    SignatureKeys,
+    SourceKeys,
+    VariantKeys,
+    expand,
+)
 from modelkit.manifest_schema import schema
 from modelkit.marks import Mistakes, Node, Trail, one_line, places
 from modelkit.validation import got, validate
-from modelkit.vocabulary import Choice, KnownFailure, Manifest, Place, Signature, Source, TensorSpec, Variant
+from modelkit.vocabulary import WHOLE, Choice, KnownFailure, Manifest, Place, Signature, Source, TensorSpec, Variant
+
+PART = r"[a-z][a-z0-9_]*"
+"""A part's name becomes a file's name."""
 
 __all__ = ["find", "load", "schema"]
 
@@ -74,6 +87,7 @@ class _Reading:
         task = self._task(top.get("task"), self.root.only(top.keys() - keys), keys)
         source = self._source(top.get("source"))
         export = self._choice("exporters", top.get("export"), ("export",))
+        signatures = self._signatures(top.get("signature"))
         schemes, limits = {}, {}
         for name, node in _items(top.get("variants")).items():
             schemes[name] = self._choice("schemes", node.items().get("scheme"), ("variants", name, "scheme"))
@@ -93,7 +107,7 @@ class _Reading:
             task=task,
             source=source,
             export=export,
-            signature=Signature(_tensors(file.signature.inputs), _tensors(file.signature.outputs)),
+            signatures=signatures,
             variants={name: _variant(name, keys, schemes[name], limits[name]) for name, keys in file.variants.items()},
             known_failures=tuple(_known_failure(item, index, where) for index, item in enumerate(file.known_failures)),
             places=where,
@@ -179,6 +193,30 @@ class _Reading:
         if not near:
             self.mistakes.add(node, trail, f"expected one of the keys {', '.join(known)}")
 
+    def _signatures(self, node: Node | None) -> dict[str, Signature]:
+        """One signature, or one for each part of the model by its name."""
+        if node is None:
+            return {}
+        own = {item.name for item in fields(SignatureKeys)}
+        if not isinstance(node.value, dict) or not node.value or own & node.value.keys():
+            found = {WHOLE: self._signature(node, ("signature",))}
+        else:
+            found = {part: self._signature(child, ("signature", part)) for part, child in node.items().items()}
+            for part in (part for part in found if not re.fullmatch(PART, part)):
+                problem = "expected inputs and outputs, or parts with names such as 'text_model'"
+                self.mistakes.add(node.items()[part], ("signature", part), problem)
+        return {part: signature for part, signature in found.items() if signature is not None}
+
+    def _signature(self, node: Node, trail: Trail) -> Signature | None:
+        keys = validate(SignatureKeys, node, trail, self.mistakes)
+        if keys is None:
+            return None
+        for side, tensors in (("inputs", keys.inputs), ("outputs", keys.outputs)):
+            names = Counter(name for key in tensors for name in expand(key))
+            for name in (name for name, count in names.items() if count > 1):
+                self.mistakes.add(node.items()[side], (*trail, side), f"'{name}' is named {names[name]} times")
+        return Signature(_tensors(keys.inputs), _tensors(keys.outputs))
+
     def _limits(self, node: Node | None, trail: Trail) -> dict[str, Any]:
         found = {kind: self._limit(kind, child, (*trail, kind)) for kind, child in _items(node).items()}
         return {kind: options for kind, options in found.items() if options is not None}
@@ -239,7 +277,7 @@ def _today() -> date:
 
 
 def _tensors(found: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name, dtype, shape) for name, (dtype, shape) in found.items())
+    return tuple(TensorSpec(name, *tensor) for key, tensor in found.items() for name in expand(key))
 
 
 def _variant(name: str, keys: VariantKeys, scheme: Choice | None, limits: Mapping[str, Any]) -> Variant:

@@ -25,11 +25,13 @@ DEFAULT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",
     "modules.json",
     "*_Pooling/config.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "generation_config.json",
+    "preprocessor_config.json",
 )
 """The files of a model folder that some stage reads."""
 
@@ -47,6 +49,7 @@ _SIZE = rf"([0-9]{{1,15}}(?:\.[0-9]{{1,15}})?) ?({'|'.join(UNITS)})"
 _TENSOR = r"([A-Za-z0-9_]+) ?\[([^\[\]]*)\]"
 _AXIS = r"[A-Za-z_][A-Za-z0-9_]*|[1-9][0-9]{0,17}"
 _LINE = r"\S[^\n]*"
+_BRACES = r"\{(?:(\d{1,3})\.\.(\d{1,3})|([\w.]+(?:,[\w.]+)*))\}"
 
 
 def parse_size(text: object) -> int:
@@ -72,6 +75,27 @@ def parse_tensor(text: object) -> tuple[str, tuple[int | str, ...]]:
     if not all(re.fullmatch(_AXIS, axis) for axis in axes):
         _expected("each axis to be a name or a whole number above 0")
     return dtype, tuple(int(axis) if axis.isdecimal() else axis for axis in axes)
+
+
+def expand(name: str) -> list[str]:
+    """`past.{0..1}.{key,value}` -> `past.0.key`, `past.0.value`, `past.1.key`, `past.1.value`, as a shell does.
+
+    Raises `ValueError` for braces that hold neither a rising range of up to three digits nor a list.
+    """
+    match = re.search(_BRACES, name)
+    if match is None:
+        if {*"{}"} & set(name):
+            _expected("braces such as {0..11} or {key,value}")
+        return [name]
+    words = match[3].split(",") if match[3] else [str(n) for n in range(int(match[1]), int(match[2]) + 1)]
+    if not words:
+        _expected("a range that rises, such as {0..11}")
+    return [name[: match.start()] + word + rest for word in words for rest in expand(name[match.end() :])]
+
+
+def _tensor_name(text: str) -> str:
+    expand(_line(text))
+    return _line(text)
 
 
 def _expected(what: str) -> NoReturn:
@@ -112,6 +136,7 @@ def _schema(pattern: str) -> WithJsonSchema:
 
 Name: TypeAlias = Annotated[str, AfterValidator(_name), _schema(_NAME)]
 Line: TypeAlias = Annotated[str, AfterValidator(_line), _schema(_LINE)]
+TensorName: TypeAlias = Annotated[str, AfterValidator(_tensor_name), _schema(_LINE)]
 Pattern: TypeAlias = Annotated[str, AfterValidator(_pattern)]
 Size: TypeAlias = Annotated[int, PlainValidator(parse_size), _schema(_SIZE)]
 Tensor: TypeAlias = Annotated[tuple[str, tuple[int | str, ...]], PlainValidator(parse_tensor), _schema(_TENSOR)]
@@ -139,11 +164,14 @@ class SourceKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureKeys:
-    """What the graph takes and gives, in order, as `int64[batch, sequence]`."""
+    """What one graph takes and gives, in order, as `int64[batch, sequence]`.
 
-    inputs: Annotated[dict[Line, Tensor], Field(min_length=1)]
+    Names expand as in a shell: `past_key_values.{0..27}.{key,value}` stands for 56 tensors.
+    """
+
+    inputs: Annotated[dict[TensorName, Tensor], Field(min_length=1)]
     """Graph input -> element type and shape; a named axis may have any length."""
-    outputs: Annotated[dict[Line, Tensor], Field(min_length=1)]
+    outputs: Annotated[dict[TensorName, Tensor], Field(min_length=1)]
     """Graph output -> element type and shape."""
 
 
@@ -199,8 +227,8 @@ class ManifestKeys:
     """Where the weights come from."""
     export: Any
     """How the weights become a graph."""
-    signature: SignatureKeys
-    """What the graph takes and gives."""
+    signature: Any
+    """What the graph takes and gives; for a model of several parts (`text_model`, `vision_model`) by part."""
     variants: Annotated[Mapping[Name, VariantKeys], Field(min_length=1)]
     """The artifacts to be made, by name."""
     known_failures: tuple[KnownFailureKeys, ...] = ()

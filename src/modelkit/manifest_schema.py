@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 from modelkit import kinds
-from modelkit.manifest_keys import ExcuseKeys, ManifestKeys, SourceKeys
+from modelkit.manifest_keys import ExcuseKeys, ManifestKeys, SignatureKeys, SourceKeys
 from modelkit.validation import adapter
 
 Schema: TypeAlias = dict[str, Any]
@@ -21,6 +21,7 @@ def schema() -> Schema:
     defs: Schema = {}
     top = _of(ManifestKeys, "manifest", defs)
     top["properties"]["source"] |= {"anyOf": _sources(defs)}
+    top["properties"]["signature"] |= {"anyOf": _signatures(defs)}
     top["properties"]["export"] |= {"anyOf": _choices("exporters", defs)}
     variant = defs["manifest.VariantKeys"]["properties"]
     variant["scheme"] |= {"anyOf": _choices("schemes", defs)}
@@ -52,6 +53,13 @@ def _choices(shelf: str, defs: Schema) -> list[Schema]:
             choices.append({"const": kind, "description": description})
         choices.append(_closed({kind: body}, [kind], description))
     return choices
+
+
+def _signatures(defs: Schema) -> list[Schema]:
+    """One signature, or one for each part by its name."""
+    defs["signature.Keys"] = _of(SignatureKeys, "signature", defs)
+    one = {"$ref": "#/$defs/signature.Keys"}
+    return [one, {"type": "object", "minProperties": 1, "additionalProperties": one}]
 
 
 def _sources(defs: Schema) -> list[Schema]:

@@ -1,7 +1,7 @@
 """A finished folder as one object: what checks, commands and services all use.
 
-`python -m modelkit.model FOLDER` reads a JSON list of texts on standard input and prints the digest of the vectors; the
-determinism check runs it as its second process.
+`python -m modelkit.model FOLDER` reads a JSON list of texts on standard input and prints the digest of their `outputs`;
+the determinism check runs it as its second process.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelkit import kinds, runtime
+from modelkit import graphs, kinds, runtime
 from modelkit.errors import ManifestError, StageError
-from modelkit.graphs import MODEL
 from modelkit.vocabulary import Choice
 
 CARD = "modelkit.json"
@@ -28,8 +27,10 @@ def load(folder: Path | str, threads: int | None = None) -> Any:
     """
     folder = Path(folder)
     task = read_card(folder)
-    session = runtime.Session(folder / MODEL, threads)
-    return kinds.load("tasks", task.kind).open_(folder, session, task.options)
+    found = graphs.parts(folder)
+    if not found:
+        raise StageError("has no *.onnx file", where=folder, hint="build it again")
+    return kinds.load("tasks", task.kind).open_(folder, runtime.Sessions(found, threads), task.options)
 
 
 def card(name: str, task: Choice) -> str:
@@ -61,8 +62,8 @@ def main() -> None:
     """Entry point of the second process."""
     from hashlib import sha256  # noqa: PLC0415
 
-    vectors = load(sys.argv[1]).embed(json.load(sys.stdin))
-    line = {"sha256": sha256(vectors.tobytes()).hexdigest(), "shape": list(vectors.shape)}
+    rows = load(sys.argv[1]).outputs(json.load(sys.stdin))
+    line = {"sha256": sha256(rows.tobytes()).hexdigest(), "shape": list(rows.shape)}
     sys.stdout.write(json.dumps(line) + "\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,30 @@ class Session:
             raise CheckError(f"onnxruntime could not run the model: {_first_line(error)}") from error
 
 
+class Sessions:
+    """The parts of one model, each loaded when it is first asked for: embedding a text needs no image model."""
+
+    def __init__(self, paths: Mapping[str, Path], threads: int | None = None) -> None:
+        self._paths, self._threads = paths, threads
+        self._loaded: dict[str, Session] = {}
+
+    def __getitem__(self, part: str) -> Session:
+        """Raises `StageError` when the model has no such part, or it does not load."""
+        if part not in self._paths:
+            raise StageError(f"the model has no part '{part}'; it has {', '.join(self._paths) or 'none'}")
+        if part not in self._loaded:
+            self._loaded[part] = Session(self._paths[part], self._threads)
+        return self._loaded[part]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the parts."""
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return len(self._paths)
+
+
 def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_range: bool) -> None:
     """onnxruntime's own dynamic int8, with the two options without which it skips nodes silently."""
     import logging  # noqa: PLC0415
@@ -62,6 +86,13 @@ def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_ra
             # EnableSubgraph: `If` bodies are skipped without it. DefaultTensorType 1 (float): unknown shapes fail.
             extra_options={"EnableSubgraph": True, "DefaultTensorType": 1},
         )
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        reason = _first_line(error) if str(error).strip() else type(error).__name__
+        raise StageError(
+            f"onnxruntime's quantizer cannot do this model: {reason}",
+            where=source,
+            hint="use the scheme w8a8-per-token",
+        ) from error
     finally:
         logging.getLogger().removeFilter(_not_from_quantizer)
 

@@ -11,6 +11,9 @@ from typing import Any, Literal
 Outcome = Literal["passed", "failed", "excused", "skipped", "errored"]
 """`failed` is a broken promise, `excused` one that the manifest knows of; `errored`: the check itself could not run."""
 
+WHOLE = "model"
+"""The name of the one part of a model that has no parts."""
+
 Progress = Callable[[str, int, int | None], None]
 """Called as `progress(what, done_bytes, total_bytes_or_None)` while something long is under way."""
 
@@ -121,7 +124,8 @@ class Manifest:
     task: Choice
     source: Source
     export: Choice
-    signature: Signature
+    signatures: Mapping[str, Signature]
+    """Part -> what its graph takes and gives; a model that has no parts is one called `model`."""
     variants: Mapping[str, Variant]
     known_failures: tuple[KnownFailure, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict, repr=False, compare=False)
@@ -201,4 +205,5 @@ class Subject:
     open: Callable[..., Any]
     """`open(artifact, threads=None)`: the artifact as the object `modelkit.model.load` gives; one per thread count."""
     outputs: Callable[[Artifact], Any]
-    """The task's result for the whole corpus, in corpus order; computed once per artifact and kept in the store."""
+    """What `outputs` of the task's object gives for the whole corpus: float32[rows, width], in corpus order; computed
+    once per artifact and kept in the store."""

@@ -21,10 +21,10 @@ from modelkit.errors import ManifestError
 
 VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sources": {"fetch": ("options", "wanted", "into", "context")},
-    "architectures": {"build": ("blocks", "inputs", "config")},
+    "architectures": {},
     "exporters": {"export": ("manifest", "source", "into", "options")},
     "schemes": {"quantize": ("source", "into", "options")},
-    "tasks": {"open_": ("folder", "session", "options"), "verify": ("folder", "rows")},
+    "tasks": {"open_": ("folder", "sessions", "options"), "verify": ("folder", "rows")},
     "checks": {"check": ("subject", "limits")},
 }
 """Shelf -> verb -> its parameters."""
@@ -172,10 +172,20 @@ def test_every_package_that_is_imported_is_among_the_tools(shelf: str, kind: str
 
 
 @having("architectures")
-def test_an_architecture_names_its_inputs_and_the_prefixes_of_its_checkpoints(shelf: str, kind: str) -> None:
+def test_an_architecture_records_parts_for_tasks_that_exist(shelf: str, kind: str) -> None:
     module = kinds.load(shelf, kind)
-    assert module.INPUTS
-    assert all(isinstance(name, str) for name in (*module.INPUTS, *module.PREFIXES))
+    layouts = [module.PARTS, *([module.SPLIT] if hasattr(module, "SPLIT") else [])]
+    assert module.PARTS
+    for layout in layouts:
+        assert set(layout) <= set(kinds.names("tasks"))
+        for draw in (draw for parts in layout.values() for draw in parts.values()):
+            assert tuple(inspect.signature(draw).parameters) == ("blocks", "config", "task")
+
+
+@having("architectures")
+def test_an_architecture_names_the_prefixes_of_its_checkpoints(shelf: str, kind: str) -> None:
+    module = kinds.load(shelf, kind)
+    assert all(isinstance(name, str) for name in module.PREFIXES)
     assert "" in module.PREFIXES
 
 

@@ -38,7 +38,7 @@ def embeds_texts(folder: Path) -> None:
 
 def refuses_wrong_arguments(folder: Path, embedder: Embedder) -> None:
     embedder.embed([1, 2])  # type: ignore[list-item]
-    embedder.embed(["a"], 8)  # type: ignore[call-arg]
+    embedder.embed(["a"], 8)  # type: ignore[call-arg, arg-type]
     model.load(folder, threads="2")  # type: ignore[arg-type]
     Text(pooling="max")  # type: ignore[arg-type]
     Options().text = Text()  # type: ignore[misc]

@@ -45,7 +45,7 @@ def test_a_good_artifact_passes(subject):
 
 
 def test_the_verdict_records_the_opset_and_what_is_declared(subject):
-    measured = verdict_of(subject).measured
+    measured = verdict_of(subject).measured["model"]
     assert measured["opset"] == {"ai.onnx": 20}
     assert measured["outputs"] == ["float32[batch, sequence, 32]", "float32[batch, 32]"]
 
@@ -135,12 +135,12 @@ def test_an_axis_of_another_name_fails(tmp_path):
 
 def test_another_width_fails(subject):
     wide = replace(
-        subject.manifest.signature,
+        subject.manifest.signatures["model"],
         outputs=specs(
             last_hidden_state=("float32", ("batch", "sequence", 32)), sentence_embedding=("float32", ("batch", 48))
         ),
     )
-    verdict = verdict_of(replace(subject, manifest=replace(subject.manifest, signature=wide)))
+    verdict = verdict_of(replace(subject, manifest=replace(subject.manifest, signatures={"model": wide})))
     assert verdict.outcome == "failed"
     assert verdict.sentence == "output sentence_embedding is float32[batch, 32], the manifest says float32[batch, 48]"
 
@@ -228,7 +228,7 @@ def test_a_file_that_is_no_model_fails(tmp_path):
 
 def test_a_missing_file_fails(tmp_path):
     verdict = of(artifact(tmp_path))
-    assert (verdict.outcome, verdict.sentence) == ("failed", "model.onnx cannot be read")
+    assert (verdict.outcome, verdict.sentence) == ("failed", "the parts are none, the manifest says model")
 
 
 def test_a_graph_that_kept_the_lengths_it_was_traced_with_fails(tmp_path):

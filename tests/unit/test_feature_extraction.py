@@ -13,10 +13,13 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 import small_models
 import stand_ins
-from modelkit import runtime
-from modelkit.errors import StageError
+from modelkit import manifest, runtime
+from modelkit.errors import ManifestError, StageError
+from modelkit.model import CARD, card, read_card
 from modelkit.tasks import feature_extraction
 from modelkit.tasks.feature_extraction import Embedder, Options, Text
+from modelkit.tokenizer import MOST_TOKENS, in_batches
+from modelkit.vocabulary import Choice
 
 TEXTS = st.lists(st.lists(st.sampled_from([*stand_ins.WORDS, "x!", "é"]), max_size=40).map(" ".join), max_size=12)
 
@@ -32,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def embedder(folder: Path, **text: Any) -> Embedder:
     options = Options(Text(**{"max_tokens": 32, **text}))
-    return feature_extraction.open_(folder, runtime.Session(folder / "model.onnx", 1), options)
+    return feature_extraction.open_(folder, runtime.Sessions({"model": folder / "model.onnx"}, 1), options)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,80 @@ def test_the_pad_is_the_tokenizers_own_or_zero(folder: Path, tmp_path: Path, tok
     np.testing.assert_array_equal(seen[0], [[cat, pad, pad], [cat, cat + 1, cat]])
 
 
+def test_a_bert_with_a_unigram_tokenizer_is_served_too(folder: Path, tmp_path: Path) -> None:
+    from stand_ins.xlm_roberta import unigram
+
+    made = embedder(with_tokenizer(folder, tmp_path / "unigram", unigram()))
+    texts = ["the cat sat on the mat", "a dog", "", "xyz! é"]
+    for row, text in zip(made.embed(texts), texts, strict=True):
+        np.testing.assert_allclose(row, made.embed([text])[0], atol=1e-5)
+    assert made._tokenizer.encode("the cat").tokens == ["<s>", "▁the", "▁cat", "</s>"]
+
+
+# Prefixes
+
+E5 = (("query", "the cat "), ("passage", "a dog "))
+
+
+@pytest.fixture(scope="module")
+def prefixed(folder: Path) -> Embedder:
+    return embedder(folder, prefixes=E5)
+
+
+def test_a_kind_puts_its_prefix_before_every_text(prefixed: Embedder, tiny: Embedder) -> None:
+    for kind, prefix in E5:
+        expected = tiny.embed([f"{prefix}sat", f"{prefix}ran on"])
+        np.testing.assert_array_equal(prefixed.embed(["sat", "ran on"], kind=kind), expected)
+
+
+def test_without_a_kind_it_is_the_first_one(prefixed: Embedder) -> None:
+    expected = prefixed.embed(["sat"], kind="query")
+    np.testing.assert_array_equal(prefixed.embed(["sat"]), expected)
+    np.testing.assert_array_equal(prefixed.outputs(["sat"], batch_size=1), expected)
+    assert not np.allclose(prefixed.embed(["sat"], kind="passage"), expected, atol=1e-3)
+
+
+def test_a_prefix_counts_towards_the_length(folder: Path) -> None:
+    short = embedder(folder, max_tokens=6, prefixes=E5)
+    np.testing.assert_array_equal(short.embed(["sat on the mat"]), short.embed(["sat on"]))
+
+
+@pytest.mark.parametrize("texts", [["sat"], []])
+def test_an_unknown_kind_is_told_with_those_there_are(prefixed: Embedder, texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="no texts of the kind 'document'; its kinds are query, passage"):
+        prefixed.embed(texts, kind="document")
+
+
+def test_a_model_without_prefixes_knows_no_kind(tiny: Embedder) -> None:
+    assert tiny.kinds == ()
+    with pytest.raises(ValueError, match="no texts of the kind 'query'; all texts are alike to it"):
+        tiny.embed(["sat"], kind="query")
+
+
+def test_which_prefix_is_first_survives_the_card(tmp_path: Path) -> None:
+    for number, pairs in enumerate((E5, E5[::-1])):
+        (tmp_path / str(number)).mkdir()
+        options = Options(Text(prefixes=pairs))
+        (tmp_path / str(number) / CARD).write_text(card("tiny", Choice("feature-extraction", options)))
+        assert read_card(tmp_path / str(number)).options == options
+
+
+def test_a_manifest_gives_prefixes_as_a_mapping_in_its_order(tmp_path: Path) -> None:
+    path = stand_ins.manifest(tmp_path)
+    text = path.read_text().replace("normalize: true}", 'normalize: true, prefixes: {query: "query: ", passage: ""}}')
+    path.write_text(text)
+    assert manifest.load(path).task.options.text.prefixes == (("query", "query: "), ("passage", ""))
+
+
+@pytest.mark.parametrize("given", ["query", "[query]", "{query: 7}", "{query: }", "[[query, a, b]]"])
+def test_prefixes_that_are_no_mapping_of_texts_are_told_with_their_place(tmp_path: Path, given: str) -> None:
+    path = stand_ins.manifest(tmp_path)
+    path.write_text(path.read_text().replace("normalize: true}", f"normalize: true, prefixes: {given}}}"))
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert "text.prefixes: expected a mapping such as {query: 'query: '}, got" in str(caught.value)
+
+
 # Tokenizers that do not fit
 
 
@@ -182,3 +259,12 @@ def test_a_tokenizer_that_does_not_parse_is_told(folder: Path, tmp_path: Path, c
     assert "\n" not in told
     with pytest.raises(StageError, match=r"tokenizer\.json does not parse"):
         embedder(broken)
+
+
+@given(st.lists(st.integers(1, 9000), max_size=80), st.integers(1, 40))
+def test_batches_hold_every_text_once_and_never_too_many_tokens(lengths: list[int], size: int) -> None:
+    batches = list(in_batches(lengths, size))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= size for batch in batches)
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= MOST_TOKENS for batch in batches)
+    assert [lengths[row] for batch in batches for row in batch] == sorted(lengths)

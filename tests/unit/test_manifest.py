@@ -187,8 +187,8 @@ def test_a_manifest_without_mistakes_is_read_whole(read, path):
     assert found.source.first == Choice("hub", Hub("owner/tiny", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"))
     assert found.source.mirrors == (Choice("package", Package("tiny==0.1.0")),)
     assert found.export == Choice("direct", Nothing())
-    assert found.signature.inputs == (TensorSpec("input_ids", "int64", ("batch", "sequence")),)
-    assert found.signature.outputs == (TensorSpec("embedding", "float32", ("batch", 384)),)
+    assert found.signatures["model"].inputs == (TensorSpec("input_ids", "int64", ("batch", "sequence")),)
+    assert found.signatures["model"].outputs == (TensorSpec("embedding", "float32", ("batch", 384)),)
     assert found.variants["int8"].budget == 23_000_000
     assert found.variants["int8"].limits == {"parity": Parity(mean=0.997)}
     assert found.variants["int4"].scheme == Choice("blocked", Blocked(16))

@@ -66,7 +66,7 @@ def test_minilm_is_read_as_written():
     assert [mirror.kind for mirror in found.source.mirrors] == ["package"]
     assert found.source.files == ("config.json", "model.safetensors", "tokenizer.json")
     assert found.task.options.text.max_tokens == 256
-    assert [str(tensor) for tensor in found.signature.outputs] == [
+    assert [str(tensor) for tensor in found.signatures["model"].outputs] == [
         "float32[batch, sequence, 384]",
         "float32[batch, 384]",
     ]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from modelkit.errors import StageError
+from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.graphs.blocks import Blocks
+    from modelkit.graphs.tape import Drawn
 
 PREFIXES = ("", "bert.")
 IDLE = ("*pooler.*", "*position_ids", "cls.*", "classifier.*")
 """Tensors that an encoder does not need: heads, and a buffer that old versions of transformers saved."""
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Options:
     is_decoder: Literal[False] = False
 
 
-def build(blocks: Blocks, inputs: dict[str, ir.Value], config: Options) -> ir.Value:
-    """Record the encoder; returns last_hidden_state, float32[batch, sequence, hidden_size].
+def draw_vectors(blocks: Blocks, config: Options, task: Any) -> Drawn:
+    """Record the encoder, with the pooling that `task.text` asks for."""
+    from modelkit.graphs import encoders, sentences  # noqa: PLC0415
 
-    Raises `StageError` when the heads do not divide the width.
-    """
-    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
-        raise StageError(
-            f"config.json: hidden_size {config.hidden_size} does not divide into {config.num_attention_heads} heads",
-            hint="correct config.json; fetch the source again",
-        )
+    encoders.refuse_odd_heads(config.hidden_size, config.num_attention_heads)
+    inputs = sentences.token_inputs("input_ids", "attention_mask", "token_type_ids")
     bias = blocks.attention_bias(inputs["attention_mask"])
     hidden = _embed(blocks, inputs, config)
     for number in range(config.num_hidden_layers):
-        hidden = _layer(blocks, hidden, bias, f"encoder.layer.{number}", config)
-    return hidden
+        hidden = encoders.layer(blocks, hidden, bias, f"encoder.layer.{number}", config)
+    return sentences.vectors(blocks.tape, inputs, hidden, config.hidden_size, task.text)
+
+
+PARTS = {"feature-extraction": {WHOLE: draw_vectors}}
+"""Task -> part -> what records its graph."""
 
 
 def _embed(blocks: Blocks, inputs: dict[str, ir.Value], config: Options) -> ir.Value:
@@ -66,26 +66,3 @@ def _embed(blocks: Blocks, inputs: dict[str, ir.Value], config: Options) -> ir.V
     tokens = tape.node("embeddings/tokens", "Add", parts[0], parts[1])
     placed = tape.node("embeddings/placed", "Add", tokens, parts[2])
     return blocks.layer_norm(placed, "embeddings.LayerNorm", width, config.layer_norm_eps)
-
-
-def _layer(blocks: Blocks, hidden: ir.Value, bias: ir.Value, name: str, config: Options) -> ir.Value:
-    width, epsilon = config.hidden_size, config.layer_norm_eps
-    query, key, value = (
-        blocks.linear(hidden, f"{name}.attention.self.{part}", width, width) for part in ("query", "key", "value")
-    )
-    mixed = blocks.attention(f"{name}.attention.self", query, key, value, bias, config.num_attention_heads, width)
-    attended = blocks.linear(mixed, f"{name}.attention.output.dense", width, width)
-    attended = blocks.tape.node(f"{name}.attention.residual", "Add", attended, hidden)
-    attended = blocks.layer_norm(attended, f"{name}.attention.output.LayerNorm", width, epsilon)
-    inner = blocks.linear(attended, f"{name}.intermediate.dense", width, config.intermediate_size)
-    inner = _activation(blocks, inner, f"{name}.intermediate.activation", config.hidden_act)
-    outer = blocks.linear(inner, f"{name}.output.dense", config.intermediate_size, width)
-    outer = blocks.tape.node(f"{name}.output.residual", "Add", outer, attended)
-    return blocks.layer_norm(outer, f"{name}.output.LayerNorm", width, epsilon)
-
-
-def _activation(blocks: Blocks, x: ir.Value, name: str, kind: str) -> ir.Value:
-    if kind == "relu":
-        return blocks.tape.node(name, "Relu", x)
-    # `gelu_new` is the tanh approximation of Gelu, `gelu` the exact one.
-    return blocks.tape.node(name, "Gelu", x, approximate="tanh" if kind == "gelu_new" else "none")

@@ -8,7 +8,7 @@ from typing import Any
 from modelkit.vocabulary import Subject, Verdict
 
 VERSION = 1
-PROMISE = "model.onnx (with its data file, if it has one) fits the variant's budget"
+PROMISE = "the model (all its parts and data files) fits the variant's budget"
 LARGEST = 12
 
 
@@ -19,14 +19,16 @@ class Options:
 
 def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     """Skipped without a budget. A failure carries the account of the largest tensors."""
-    from modelkit.graphs import DATA, MODEL  # noqa: PLC0415
+    from modelkit.graphs import model_files, parts  # noqa: PLC0415
     from modelkit.graphs.files import account  # noqa: PLC0415
 
     budget = subject.variant.budget
     if budget is None:
         return Verdict("budget", "skipped", "the variant declares no budget")
-    size = sum(subject.artifact.files[name].size for name in (MODEL, DATA) if name in subject.artifact.files)
-    tensors = account(subject.artifact.folder / MODEL)
+    files = subject.artifact.files
+    size = sum(files[name].size for name in model_files(files))
+    tensors = [row for path in parts(subject.artifact.folder).values() for row in account(path)]
+    tensors.sort(key=lambda row: (-row[3], row[0]))
     measured = {"bytes": size, "tensor_bytes": sum(row[3] for row in tensors), "tensors": len(tensors)}
     margin = (budget - size) / budget
     if size <= budget:

@@ -31,20 +31,22 @@ class Options:
 
 def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     """Look at every file of the artifact and at the graph's own claims."""
-    from modelkit.graphs import MODEL  # noqa: PLC0415
+    from modelkit.graphs import parts  # noqa: PLC0415
     from modelkit.graphs.files import read_graph  # noqa: PLC0415
 
     folder = subject.artifact.folder
     problems = [*_changed(subject), *_pickles(folder)]
-    measured: dict[str, Any] = {"files": len(subject.artifact.files)}
-    try:
-        model = read_graph(folder / MODEL)
-    except (StageError, OSError) as error:
-        # Whoever damaged the file, that is what was found, and no reason to be silent about the rest.
-        problems.append(f"{MODEL} {error.message if isinstance(error, StageError) else 'cannot be read'}")
-    else:
-        measured["operators"] = dict(Counter(node.domain or "ai.onnx" for node in _nodes(model)))
-        problems += [*_escapes(model, folder), *_foreign(model), *_paths(model), *_refused_by_checker(folder / MODEL)]
+    operators: Counter[str] = Counter()
+    for path in parts(folder).values():
+        try:
+            model = read_graph(path)
+        except (StageError, OSError) as error:
+            # Whoever damaged the file, that is what was found, and no reason to be silent about the rest.
+            problems.append(f"{path.name} {error.message if isinstance(error, StageError) else 'cannot be read'}")
+            continue
+        operators.update(node.domain or "ai.onnx" for node in _nodes(model))
+        problems += [*_escapes(model, folder), *_foreign(model), *_paths(model), *_refused_by_checker(path)]
+    measured = {"files": len(subject.artifact.files), "operators": dict(operators)}
     if problems:
         return Verdict("hygiene", "failed", "; ".join(problems), measured)
     return Verdict("hygiene", "passed", f"{len(subject.artifact.files)} files, as built", measured)
@@ -86,15 +88,13 @@ def _changed(subject: Subject) -> Iterator[str]:
 
 
 def _pickles(folder: Path) -> Iterator[str]:
-    from modelkit.graphs import DATA  # noqa: PLC0415
-
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
         with path.open("rb") as file:
             start = file.read(2)
         # Raw tensor bytes may begin with any two; nothing unpickles them.
-        if path.suffix.lower() in PICKLES or (path.name != DATA and PICKLE_START.match(start)):
+        if path.suffix.lower() in PICKLES or (not path.name.endswith(".onnx.data") and PICKLE_START.match(start)):
             yield f"{path.name} may be a pickle, which runs code when it is read"
 
 

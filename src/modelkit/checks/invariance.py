@@ -1,4 +1,4 @@
-"""A text has the same vector alone and padded in a batch of others."""
+"""A text gets the same outputs alone and padded in a batch of others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
     rows = spread(subject.corpus)
     texts = [row["text"] for row in rows]
     model = subject.open(subject.artifact)
-    alone, together = (np.asarray(model.embed(texts, batch_size=size), np.float64) for size in (1, BATCH))
+    alone, together = (np.asarray(model.outputs(texts, batch_size=size), np.float64) for size in (1, BATCH))
     if len(broken := np.flatnonzero(~(np.isfinite(alone) & np.isfinite(together)).all(1))):
         sentence = f"the vector of text {rows[broken[0]]['id']} is not finite ({len(broken)} such texts)"
         return Verdict("invariance", "failed", sentence)

@@ -17,37 +17,55 @@ TOOLS = ("onnx", "onnx-ir", "numpy", "safetensors", "ml_dtypes", "protobuf")
 
 @dataclass(frozen=True)
 class Options:
-    """No choices."""
+    """`split`: an encoder-decoder model as its runtimes knew it before: encoder and decoder in files of their own."""
+
+    split: bool = False
 
 
-def export(manifest: Manifest, source: Path, into: Path, options: Options) -> None:  # noqa: ARG001
-    """Write the float32 model of the files in `source` to `into`, with pooling and normalisation in the graph.
+def export(manifest: Manifest, source: Path, into: Path, options: Options) -> None:
+    """Write the float32 model of the files in `source` to `into`, each part of it by itself.
 
-    Raises `StageError` when config.json, an architecture or a tensor is missing or does not fit, or when the manifest
-    allows longer texts than the model has positions for.
+    Raises `StageError` when config.json, an architecture or a tensor is missing or does not fit, when the architecture
+    does not serve the task, or when the manifest allows longer texts than the model has positions for.
     """
+    from modelkit import graphs  # noqa: PLC0415
     from modelkit.graphs import files  # noqa: PLC0415
     from modelkit.graphs.blocks import Blocks  # noqa: PLC0415
-    from modelkit.graphs.tape import Tape, model_of, typed  # noqa: PLC0415
+    from modelkit.graphs.tape import Tape, model_of  # noqa: PLC0415
     from modelkit.weights import Weights  # noqa: PLC0415
 
     config = read_config(source)
     architecture = _architecture(config)
-    options_of_model = _options(architecture.Options, config)
-    text = manifest.task.options.text
-    _refuse_long_texts(text.max_tokens, options_of_model)
-    tensors = files.TensorFile(into)
+    drawings = _drawings(architecture, graph_task(manifest), options, config["model_type"])
+    settings = _options(architecture.Options, config)
+    _refuse_long_texts(manifest.task.options, settings)
     weights = Weights(source, architecture.PREFIXES)
-    blocks = Blocks(Tape(tensors), weights)
-    inputs = {name: typed(name, "int64", ["batch", "sequence"]) for name in architecture.INPUTS}
-    hidden = architecture.build(blocks, inputs, options_of_model)
+    for part, draw in drawings.items():
+        folder = graphs.checkpoint(into, part)
+        folder.mkdir(exist_ok=True)
+        tensors = files.TensorFile(folder)
+        blocks = Blocks(Tape(tensors), weights)
+        drawn = draw(blocks, settings, manifest.task.options)
+        files.save(model_of(blocks.tape, config["model_type"], drawn), tensors)
     weights.refuse_unread(architecture.IDLE)
-    vector = blocks.pool(hidden, inputs["attention_mask"], text.pooling, text.normalize)
-    outputs = [
-        _output(hidden, "last_hidden_state", ["batch", "sequence", options_of_model.hidden_size]),
-        _output(vector, "sentence_embedding", ["batch", options_of_model.hidden_size]),
-    ]
-    files.save(model_of(blocks.tape, config["model_type"], list(inputs.values()), outputs), tensors)
+
+
+def graph_task(manifest: Manifest) -> str:
+    """The task whose graphs the manifest's task runs: its own, unless the task's module names another as `GRAPH`."""
+    return str(getattr(kinds.load("tasks", manifest.task.kind), "GRAPH", manifest.task.kind))
+
+
+def _drawings(architecture: Any, task: str, options: Options, model_type: str) -> Any:
+    """What records each part of the model for `task`."""
+    layouts = getattr(architecture, "SPLIT", {}) if options.split else architecture.PARTS
+    if task not in layouts:
+        what = "split, " if options.split else ""
+        known = f"for {', '.join(layouts)}" if layouts else "in one piece only"
+        raise StageError(
+            f"{model_type} is not built {what}for the task {task}, but {known}",
+            hint="correct `task` or `export` in the manifest",
+        )
+    return layouts[task]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -72,14 +90,15 @@ def _architecture(config: dict[str, Any]) -> Any:
         return kinds.load("architectures", model_type.replace("_", "-"))
     except ManifestError as error:
         raise StageError(
-            f"config.json: {error.message}", hint="use `export: prebuilt`, or add the architecture (docs/adding.md)"
+            f"config.json: {error.message}",
+            hint="use `export: optimum` or `export: prebuilt`, or add the architecture (docs/adding.md)",
         ) from error
 
 
 def _options(options: type, config: dict[str, Any]) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config  # noqa: PLC0415
 
-    # Every config.json carries keys that do not change the graph; those are ignored.
+    # Every config.json carries keys that do not change the graph; those are ignored, in nested parts too.
     checked = with_config(ConfigDict(strict=True, extra="ignore"))(options)
     try:
         return TypeAdapter(checked).validate_json(json.dumps(config))
@@ -88,16 +107,11 @@ def _options(options: type, config: dict[str, Any]) -> Any:
         raise StageError(f"config.json: {found}", hint="this architecture does not build such a model") from error
 
 
-def _refuse_long_texts(max_tokens: int, options_of_model: Any) -> None:
-    positions = getattr(options_of_model, "max_position_embeddings", max_tokens)
+def _refuse_long_texts(task: Any, settings: Any) -> None:
+    max_tokens = getattr(getattr(task, "text", None), "max_tokens", 0)
+    # Not every position need be one a text can have; an architecture that keeps some back says how many are left.
+    positions = getattr(settings, "positions", getattr(settings, "max_position_embeddings", max_tokens))
     if max_tokens > positions:
         raise StageError(
             f"text.max_tokens is {max_tokens}, the model has {positions} positions", hint="lower text.max_tokens"
         )
-
-
-def _output(value: Any, name: str, shape: list[int | str]) -> Any:
-    import onnx_ir as ir  # noqa: PLC0415
-
-    value.name, value.dtype, value.shape = name, ir.DataType.FLOAT, ir.Shape(shape)
-    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,22 +21,41 @@ class Blocks:
 
     tape: Tape
     weights: Weights
+    stored: dict[str, ir.Value] = field(default_factory=dict)
+    """Parameters by name: one that is asked for again (a tied table, both bodies of an `If`) is stored once."""
+
+    def within(self, tape: Tape) -> Blocks:
+        """The same parameters, recording onto another tape (the body of an `If`)."""
+        return replace(self, tape=tape)
+
+    def parameter(self, name: str, *shape: int) -> ir.Value:
+        """A tensor of the checkpoint as it is stored there: float32[shape]."""
+        if name not in self.stored:
+            self.stored[name] = self.tape.weight(name, self.weights.read(name, shape))
+        return self.stored[name]
 
     def table(self, name: str, rows: int, width: int) -> ir.Value:
         """An embedding table: float32[rows, width]."""
-        return self.tape.weight(f"{name}.weight", self.weights.read(f"{name}.weight", (rows, width)))
+        return self.parameter(f"{name}.weight", rows, width)
 
-    def linear(self, x: ir.Value, name: str, inner: int, outer: int) -> ir.Value:
+    def linear(self, x: ir.Value, name: str, inner: int, outer: int, *, bias: bool = True) -> ir.Value:
         """`x @ W.T + b`: float32[..., inner] -> float32[..., outer]; W is stored [inner, outer]."""
-        matrix = self.weights.read(f"{name}.weight", (outer, inner)).T
-        product = self.tape.node(f"{name}/product", "MatMul", x, self.tape.weight(f"{name}.weight", matrix))
-        bias = self.tape.weight(f"{name}.bias", self.weights.read(f"{name}.bias", (outer,)))
-        return self.tape.node(name, "Add", product, bias)
+        weight = f"{name}.weight"
+        if weight not in self.stored:
+            self.stored[weight] = self.tape.weight(weight, self.weights.read(weight, (outer, inner)).T)
+        if not bias:
+            return self.tape.node(name, "MatMul", x, self.stored[weight])
+        product = self.tape.node(f"{name}/product", "MatMul", x, self.stored[weight])
+        return self.tape.node(name, "Add", product, self.parameter(f"{name}.bias", outer))
+
+    def tied_head(self, x: ir.Value, table: ir.Value, name: str) -> ir.Value:
+        """`x @ table.T` with the table that also embeds: float32[..., width], float32[rows, width] -> [..., rows]."""
+        turned = self.tape.node(f"{name}/turned", "Transpose", table, perm=[1, 0])
+        return self.tape.node(name, "MatMul", x, turned)
 
     def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
         """Layer normalisation over the last axis."""
-        scale = self.tape.weight(f"{name}.weight", self.weights.read(f"{name}.weight", (width,)))
-        bias = self.tape.weight(f"{name}.bias", self.weights.read(f"{name}.bias", (width,)))
+        scale, bias = self.parameter(f"{name}.weight", width), self.parameter(f"{name}.bias", width)
         return self.tape.node(name, "LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def attention_bias(self, mask: ir.Value) -> ir.Value:
@@ -68,27 +87,3 @@ class Blocks:
         mixed = tape.node(f"{name}/mixed", "MatMul", shares, per_head(value, "value", [0, 2, 1, 3]))
         joined = tape.node(f"{name}/joined/transposed", "Transpose", mixed, perm=[0, 2, 1, 3])
         return tape.node(f"{name}/joined", "Reshape", joined, tape.ints(0, 0, width))
-
-    def pool(self, hidden: ir.Value, mask: ir.Value, pooling: str, normalize: bool) -> ir.Value:
-        """float32[batch, sequence, width] -> float32[batch, width], as sentence-transformers' Pooling and Normalize.
-
-        `mean` averages over the positions of the mask, `cls` takes the first position.
-        """
-        tape = self.tape
-        if pooling == "cls":
-            pooled = tape.node("pooling/first", "Gather", hidden, tape.constant(0, np.int64), axis=1)
-        else:
-            share = tape.node("pooling/mask", "Cast", mask, to=ir.DataType.FLOAT)
-            share = tape.node("pooling/weights", "Unsqueeze", share, tape.ints(-1))
-            total = tape.node(
-                "pooling/sum", "ReduceSum", tape.node("pooling/kept", "Mul", hidden, share), tape.ints(1), keepdims=0
-            )
-            count = tape.node("pooling/count", "ReduceSum", share, tape.ints(1), keepdims=0)
-            # The floors are those of sentence-transformers: an empty mask or a zero vector must not divide by zero.
-            count = tape.node("pooling/count/floored", "Max", count, tape.constant(1e-9, np.float32))
-            pooled = tape.node("pooling/mean", "Div", total, count)
-        if not normalize:
-            return pooled
-        length = tape.node("pooling/length", "ReduceL2", pooled, tape.ints(-1), keepdims=1)
-        length = tape.node("pooling/length/floored", "Max", length, tape.constant(1e-12, np.float32))
-        return tape.node("pooling/unit", "Div", pooled, length)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from modelkit.errors import StageError
 from modelkit.graphs import DATA, MODEL
+from modelkit.vocabulary import WHOLE
 
 INLINE_BELOW = 1024
 """Tensors smaller than this stay in `model.onnx`: shapes must be readable there without the data file."""
@@ -77,18 +78,30 @@ def _inline_nested(model: ir.Model) -> None:
                 value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
-def finish(folder: Path, into: Path) -> None:
-    """Write the model of `folder` to `into`: one file, or two when it is larger than one file may be."""
+def finish(folder: Path, into: Path, part: str = WHOLE) -> None:
+    """Write the model of `folder` to `into/<part>.onnx`: one file, or two when it is larger than one file may be."""
+    target = into / f"{part}.onnx"
     proto = read_graph(folder / MODEL)
-    if not (folder / DATA).exists() or (folder / DATA).stat().st_size + proto.ByteSize() > LARGEST_FILE:
-        for name in (MODEL, DATA):
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, into / name)
+    if not (folder / DATA).exists():
+        shutil.copyfile(folder / MODEL, target)
+        return
+    if (folder / DATA).stat().st_size + proto.ByteSize() > LARGEST_FILE:
+        _relocate(proto, f"{target.name}.data")
+        target.write_bytes(proto.SerializeToString(deterministic=True))
+        shutil.copyfile(folder / DATA, into / f"{target.name}.data")
         return
     initializers = list(proto.graph.initializer)
     del proto.graph.initializer[:]
-    with (into / MODEL).open("wb") as out, (folder / DATA).open("rb") as data:
+    with target.open("wb") as out, (folder / DATA).open("rb") as data:
         _write_inlined(proto, initializers, data, out)
+
+
+def _relocate(proto: onnx.ModelProto, location: str) -> None:
+    """The data file is called after its part, so that two parts can lie in one folder."""
+    for tensor in all_initializers(proto.graph):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
 
 
 def read_graph(path: Path) -> onnx.ModelProto:

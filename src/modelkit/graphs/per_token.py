@@ -7,9 +7,11 @@ ZeroQuant (arXiv:2206.01861), there with its own kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import ChainMap, Counter
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +33,7 @@ FINER = 1 / 254
 OLDEST_OPSET = 18
 """First with BitwiseAnd, and with ReduceMax over axes that are an input."""
 SMALL_TABLE = 64 * 1024
-"""Embedding tables below this many bytes (token types) stay as they are: nothing to win."""
+"""Embedding tables below this many bytes (token types) stay as they are, unless a head multiplies with them, too."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,24 @@ class Precision:
     """Stored in 8 bits whatever the rest is."""
 
 
-WriteMatrix = Callable[[Tape, str, Floats], Matrix]
-"""`write(tape, name, float32[inner, outer])`"""
 Lookup = Callable[[str, ir.Value], ir.Value]
 """`take(name, stored)`: repeats the graph's own row lookup on another stored table of as many rows."""
-WriteTable = Callable[[Tape, str, Floats, Lookup, ir.Value | None], ir.Value]
-"""`write(tape, name, float32[rows, width], take, indices)`: the rows looked up, float32[..., width]"""
+
+
+class Table(Protocol):
+    """A stored float32[rows, width] as integers, however often and wherever it is read."""
+
+    def rows(self, tape: Tape, take: Lookup, indices: ir.Value | None) -> ir.Value:
+        """The rows looked up, float32[..., width]; `indices` are those of a Gather."""
+
+    def turned(self, tape: Tape) -> Matrix:
+        """The same integers as a matrix, [width, rows], for a head tied to the table."""
+
+
+WriteMatrix = Callable[[Tape, str, Floats], Matrix]
+"""`write(tape, name, float32[inner, outer])`"""
+WriteTable = Callable[[Tape, str, Floats], Table]
+"""`write(tape, name, float32[rows, width])`"""
 
 
 def quantize(
@@ -85,25 +99,66 @@ def quantize(
 ) -> None:
     """Replace in `model` every product with a stored float32 matrix, and every lookup in a stored table.
 
-    Raises `StageError` when a pattern of `precision` names no stored matrix, or the model's opset is too old.
+    Graphs inside nodes are rewritten as well; what is stored, and the chains that unpack it, stand in the outer graph
+    once. Raises `StageError` when a pattern of `precision` names no stored matrix, or the model's opset is too old.
     """
     if (opset := model.graph.opset_imports.get("", 0)) < OLDEST_OPSET:
         raise StageError(
             f"the model has opset {opset}, integer products per token need {OLDEST_OPSET}",
             hint="export it with a newer opset, or use the scheme int8-dynamic",
         )
-    names = [stored.name for node in model.graph if (stored := _matrix_of(node)) is not None]
+    nodes = list(model.graph.all_nodes())
+    names = [str(factor.stored.name) for node in nodes if (factor := _factor_of(node))]
     _refuse_idle_patterns(precision, [name for name in names if name])
-    tape, first_input = Tape(tensors, "per_token/constant"), model.graph.inputs[0]
-    rewriter = _Rewriter(tape, first_input, precision, write_matrix, write_table)
-    for node in list(model.graph):
-        start = len(rewriter.tape.nodes)
-        if (value := rewriter.replacement(node)) is not None:
-            _replace(model.graph, node, rewriter.tape.nodes[start:], value)
-    for value in rewriter.tape.initializers:
+    tape = _Piece(tensors, {str(value.name) for value in _values(model)})
+    _Rewriter(tape, tape, model.graph.inputs[0], precision, write_matrix, write_table).rewrite(model.graph)
+    for value in tape.initializers:
         model.graph.register_initializer(value)
-    for value in [v for v in model.graph.initializers.values() if not v.uses()]:
-        del model.graph.initializers[value.name]  # type: ignore[arg-type]
+    _drop_unread(model, [node for node in nodes if node.op_type == "Transpose"])
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from (*graph.inputs, *graph.initializers.values())
+        for node in graph:
+            yield from node.outputs
+
+
+def _drop_unread(model: ir.Model, turns: Sequence[ir.Node]) -> None:
+    for node in turns:
+        out = node.outputs[0]
+        if _is_stored(node.inputs[0]) and not out.uses() and not out.is_graph_output() and node.graph:
+            node.graph.remove(node, safe=True)
+    for graph in model.graphs():
+        for value in [v for v in graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
+            del graph.initializers[value.name]  # type: ignore[arg-type]
+
+
+class _Piece(Tape):
+    """Nodes that go into a graph that is there already: a name that is taken gets a number."""
+
+    def __init__(self, tensors: TensorFile, names: set[str]) -> None:
+        super().__init__(tensors, "per_token/constant")
+        self._names = names
+
+    def inner(self) -> _Piece:
+        body = _Piece(self._tensors, self._names)
+        body._shared, body._outer = self._shared, self
+        return body
+
+    def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        return super().node(self._free(name), op_type, *inputs, **attributes)
+
+    def weight(self, name: str, array: Any) -> ir.Value:
+        return super().weight(name if self._outer else self._free(name), array)
+
+    def _free(self, name: str) -> str:
+        found, number = name, 1
+        while found in self._names:
+            number += 1
+            found = f"{name}/{number}"
+        self._names.add(found)
+        return found
 
 
 def _refuse_idle_patterns(precision: Precision, names: list[str]) -> None:
@@ -115,17 +170,46 @@ def _refuse_idle_patterns(precision: Precision, names: list[str]) -> None:
             )
 
 
-def _matrix_of(node: ir.Node) -> ir.Value | None:
-    """The stored matrix of a product."""
-    return node.inputs[1] if node.op_type == "MatMul" and _is_stored(node.inputs[1]) else None
+@dataclass(frozen=True)
+class _Factor:
+    """The stored operand of a product."""
+
+    stored: ir.Value
+    turned: bool
+    """It is multiplied through a Transpose, as a tied head is."""
+
+
+def _factor_of(node: ir.Node) -> _Factor | None:
+    if node.op_type != "MatMul" or (right := node.inputs[1]) is None:
+        return None
+    if _is_stored(right):
+        return _Factor(right, turned=False)
+    turn = right.producer()
+    if turn is None or turn.op_type != "Transpose" or not _is_stored(turn.inputs[0]):
+        return None
+    perm = turn.attributes.get("perm")
+    swaps = perm is None or list(perm.as_ints()) == [1, 0]
+    return _Factor(turn.inputs[0], turned=True) if swaps else None  # type: ignore[arg-type]
 
 
 def _table_of(node: ir.Node) -> ir.Value | None:
     """The stored table of a lookup along its rows."""
-    rows = node.op_type in ("Gather", "Slice") and "axis" not in node.attributes
-    table = node.inputs[0]
-    large = rows and table is not None and _is_stored(table) and table.const_value.nbytes >= SMALL_TABLE  # type: ignore[union-attr]
-    return table if large else None
+    looks_up = node.op_type in ("Gather", "Slice") and _is_stored(node.inputs[0]) and _along_rows(node)
+    return node.inputs[0] if looks_up else None
+
+
+def _along_rows(node: ir.Node) -> bool:
+    if node.op_type == "Gather":
+        axis = node.attributes.get("axis")
+        return axis is None or axis.as_int() in (0, -2)
+    axes = node.inputs[3] if len(node.inputs) > 3 else None
+    return axes is None or (axes.const_value is not None and axes.const_value.numpy().tolist() == [0])
+
+
+def _is_multiplied(table: ir.Value | None) -> bool:
+    """Whether a head is tied to the table."""
+    turns = [use.node for use in table.uses() if use.node.op_type == "Transpose"] if table else []
+    return any(_factor_of(use.node) for turn in turns for use in turn.outputs[0].uses())
 
 
 def _is_stored(value: ir.Value | None) -> bool:
@@ -145,31 +229,53 @@ def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node], value: ir.Va
 @dataclass(frozen=True)
 class _Rewriter:
     tape: Tape
+    """Of the graph being rewritten."""
+    outer: Tape
+    """Of the outermost graph, where all that is stored, and computed from that alone, stands for every body."""
     first_input: ir.Value
     precision: Precision
     write_matrix: WriteMatrix
     write_table: WriteTable
-    activations: dict[ir.Value, Activation] = field(default_factory=dict)
-    matrices: dict[str, Matrix] = field(default_factory=dict)
-    """By name: layers may share one."""
-    steps: dict[float, ir.Value] = field(default_factory=dict)
+    activations: MutableMapping[ir.Value, Activation] = field(default_factory=dict)
+    """Those this graph can see: its own and those around it."""
+    matrices: dict[_Factor, Matrix] = field(default_factory=dict)
+    """Layers and bodies may share one."""
+    tables: dict[ir.Value, Table] = field(default_factory=dict)
+    steps: dict[tuple[float, int], ir.Value] = field(default_factory=dict)
+    products: Counter[tuple[ir.Value, float]] = field(default_factory=Counter)
+    """How often this graph multiplies with a matrix, in which step."""
+
+    def rewrite(self, graph: ir.Graph) -> None:
+        for node in list(graph):
+            start = len(self.tape.nodes)
+            for body in _bodies(node):
+                self._within().rewrite(body)
+            value = self.replacement(node)
+            new = self.tape.nodes[start:]
+            if value is not None:
+                _replace(graph, node, new, value)
+            elif new:
+                graph.insert_before(node, new)
+
+    def _within(self) -> _Rewriter:
+        visible: MutableMapping[ir.Value, Activation] = ChainMap({}, self.activations)
+        return replace(self, tape=self.tape.inner(), activations=visible, products=Counter())
 
     def replacement(self, node: ir.Node) -> ir.Value | None:
-        if (stored := _matrix_of(node)) is not None:
-            return self._product(node, stored)
-        if (table := _table_of(node)) is not None:
+        if (factor := _factor_of(node)) is not None:
+            return self._product(node, factor)
+        if (table := _table_of(node)) is not None and self._is_worth_it(table):
             return self._lookup(node, table)
         return None
 
-    def _product(self, node: ir.Node, stored: ir.Value) -> ir.Value:
+    def _is_worth_it(self, table: ir.Value) -> bool:
+        large = table.const_value.nbytes >= SMALL_TABLE  # type: ignore[union-attr]
+        return large or table in self.tables or _is_multiplied(table)
+
+    def _product(self, node: ir.Node, factor: _Factor) -> ir.Value:
         tape, x, name = self.tape, node.inputs[0], str(node.outputs[0].name)
         assert x is not None  # a product has two operands
-        array, weight = stored.const_value.numpy(), str(stored.name)  # type: ignore[union-attr]
-        if weight not in self.matrices:
-            _refuse_unstorable(weight, array)
-            write = matrix_int8 if _named(weight, self.precision.weights_8bit) else self.write_matrix
-            self.matrices[weight] = write(tape, weight, array)
-        matrix = self.matrices[weight]
+        matrix, weight = self._matrix(factor), str(factor.stored.name)
         if x not in self.activations:
             self.activations[x] = _activation(tape, x)
         active = self.activations[x]
@@ -179,6 +285,29 @@ class _Rewriter:
             rest = self._sums(f"{name}/rest/sums", rest, 128, matrix, FINER / active.levels)
             sums = tape.node(f"{name}/finer", "Add", sums, rest)
         return tape.node(f"{name}/scaled", "Mul", sums, active.peak)
+
+    def _matrix(self, factor: _Factor) -> Matrix:
+        if factor not in self.matrices:
+            self.matrices[factor] = self._write(factor)
+        return self.matrices[factor]
+
+    def _write(self, factor: _Factor) -> Matrix:
+        stored, name = factor.stored, str(factor.stored.name)
+        if factor.turned and (stored in self.tables or any(_table_of(use.node) for use in stored.uses())):
+            return self._table(stored).turned(self.outer)
+        array = _array(stored)
+        write = matrix_int8 if _named(name, self.precision.weights_8bit) else self.write_matrix
+        return write(self.outer, name, array.T if factor.turned else array)
+
+    def _table(self, stored: ir.Value) -> Table:
+        if stored not in self.tables:
+            name = str(stored.name)
+            # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
+            exact = any(use.node.op_type == "Slice" for use in stored.uses())
+            exact |= _is_multiplied(stored) and _named(name, self.precision.weights_8bit)
+            write = table_int8 if exact else self.write_table
+            self.tables[stored] = write(self.outer, name, _array(stored))
+        return self.tables[stored]
 
     def _sums(self, name: str, codes: ir.Value, zero_point: int, matrix: Matrix, step: float) -> ir.Value:
         """The product for a token whose peak is 1.
@@ -190,20 +319,26 @@ class _Rewriter:
         zero = [tape.constant(zero_point, np.uint8)] if zero_point else []
         product = tape.node(name, "MatMulInteger", codes, matrix.integers, *zero)
         product = tape.node(f"{name}/float", "Cast", product, to=ir.DataType.FLOAT)
-        scales = tape.node(f"{name}/scales", "Mul", self._step(step), matrix.scales)
+        scales = tape.node(f"{name}/scales", "Mul", self._step(step, matrix), matrix.scales)
         return tape.node(f"{name}/by_column", "Mul", product, scales)
 
-    def _step(self, step: float) -> ir.Value:
-        """`step`, computed from the size of an input: a constant would be folded into the column's scales."""
-        tape = self.tape
-        if not self.steps:
+    def _step(self, step: float, matrix: Matrix) -> ir.Value:
+        """`step`, computed from the size of an input: a constant would be folded into the column's scales.
+
+        Each further product with one matrix has its own: onnxruntime would compute equal scales once for all of them,
+        and its kernel takes only scales that no other product reads.
+        """
+        tape, again = self.outer, self.products[matrix.integers, step]
+        self.products[matrix.integers, step] += 1
+        if (1.0, again) not in self.steps:
             size = tape.node("per_token/size", "Size", self.first_input)
-            true = tape.node("per_token/true", "GreaterOrEqual", size, tape.constant(0, np.int64))
-            self.steps[1.0] = tape.node("per_token/one", "Cast", true, to=ir.DataType.FLOAT)
-        if step not in self.steps:
+            true = tape.node("per_token/true", "GreaterOrEqual", size, tape.constant(-again, np.int64))
+            self.steps[1.0, again] = tape.node("per_token/one", "Cast", true, to=ir.DataType.FLOAT)
+        if (step, again) not in self.steps:
             constant = tape.constant(step, np.float32)
-            self.steps[step] = tape.node(f"per_token/step/{len(self.steps)}", "Mul", self.steps[1.0], constant)
-        return self.steps[step]
+            name = f"per_token/step/{len(self.steps)}"
+            self.steps[step, again] = tape.node(name, "Mul", self.steps[1.0, again], constant)
+        return self.steps[step, again]
 
     def _lookup(self, node: ir.Node, table: ir.Value) -> ir.Value:
         rest, name = node.inputs[1:], node.outputs[0].name
@@ -211,10 +346,22 @@ class _Rewriter:
         def take(part: str, stored: ir.Value) -> ir.Value:
             return self.tape.node(f"{name}/{part}", node.op_type, stored, *rest)
 
-        array = table.const_value.numpy()  # type: ignore[union-attr]
-        _refuse_unstorable(str(table.name), array)
         indices = rest[0] if node.op_type == "Gather" else None
-        return self.write_table(self.tape, str(table.name), array, take, indices)
+        return self._table(table).rows(self.tape, take, indices)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _array(stored: ir.Value) -> Floats:
+    array: Floats = stored.const_value.numpy()  # type: ignore[union-attr]
+    _refuse_unstorable(str(stored.name), array)
+    return array
 
 
 def _refuse_unstorable(name: str, array: Floats) -> None:
@@ -263,10 +410,36 @@ def matrix_int8(tape: Tape, name: str, array: Floats) -> Matrix:
     )
 
 
-def table_int8(tape: Tape, name: str, array: Floats, take: Lookup, indices: ir.Value | None = None) -> ir.Value:  # noqa: ARG001
+@dataclass(frozen=True)
+class TableInt8:
     """One scale per row, so that a rare token's small vector keeps its precision beside a frequent one's large."""
+
+    name: str
+    integers: ir.Value
+    """int8[rows, width]."""
+    scales: ir.Value
+    """float16[rows, 1]."""
+
+    def rows(self, tape: Tape, take: Lookup, indices: ir.Value | None = None) -> ir.Value:  # noqa: ARG002
+        """The looked-up integers times their scales, float32[..., width]."""
+        rows = tape.node(f"{self.name}/float", "Cast", take("int8", self.integers), to=ir.DataType.FLOAT)
+        scale = tape.node(f"{self.name}/scales/float", "Cast", take("scales", self.scales), to=ir.DataType.FLOAT)
+        return tape.node(f"{self.name}/rows", "Mul", rows, scale)
+
+    def turned(self, tape: Tape) -> Matrix:
+        """int8[width, rows]: a row's scale is a column's."""
+        return turned_matrix(tape, self.name, self.integers, self.scales)
+
+
+def turned_matrix(tape: Tape, name: str, integers: ir.Value, scales: ir.Value) -> Matrix:
+    """int8[rows, width] and float16[rows, 1] -> a matrix [width, rows]; onnxruntime folds it when it loads."""
+    turned = tape.node(f"{name}/turned", "Transpose", integers, perm=[1, 0])
+    flat = tape.node(f"{name}/turned/scales", "Reshape", scales, tape.ints(-1))
+    return Matrix(turned, tape.node(f"{name}/turned/scales/float", "Cast", flat, to=ir.DataType.FLOAT))
+
+
+def table_int8(tape: Tape, name: str, array: Floats) -> TableInt8:
+    """Store `array` with one scale per row."""
     integers, scales = to_int8(array)
-    rows = tape.node(f"{name}/float", "Cast", take("int8", tape.weight(f"{name}/int8", integers)), to=ir.DataType.FLOAT)
-    scale = take("scales", tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))
-    scale = tape.node(f"{name}/scales/float", "Cast", scale, to=ir.DataType.FLOAT)
-    return tape.node(f"{name}/rows", "Mul", rows, scale)
+    stored = tape.weight(f"{name}/int8", integers)
+    return TableInt8(name, stored, tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))

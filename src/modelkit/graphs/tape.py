@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,13 @@ class Tape(ir.tape.Tape):
         super().__init__()
         self._tensors, self._constants = tensors, constants
         self._shared: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._outer: Tape | None = None
+
+    def inner(self) -> Tape:
+        """A tape for the body of an `If`: the nodes are its own, what it stores belongs to the graph around it."""
+        body = Tape(self._tensors, self._constants)
+        body._shared, body._outer = self._shared, self
+        return body
 
     def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """One node with one output; node and output are both called `name`."""
@@ -33,6 +41,8 @@ class Tape(ir.tape.Tape):
 
     def weight(self, name: str, array: Any) -> ir.Value:
         """A stored tensor under its own name."""
+        if self._outer:
+            return self._outer.weight(name, array)
         return self.initializer(self._tensors.add(name, np.ascontiguousarray(array).reshape(np.shape(array))))
 
     def constant(self, value: Any, dtype: type[np.generic]) -> ir.Value:
@@ -52,11 +62,19 @@ class Tape(ir.tape.Tape):
         return self.constant(values, np.int64)
 
 
-def model_of(tape: Tape, name: str, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+@dataclass(frozen=True)
+class Drawn:
+    """The ends of a recorded graph, named and typed, in order."""
+
+    inputs: Sequence[ir.Value]
+    outputs: Sequence[ir.Value]
+
+
+def model_of(tape: Tape, name: str, drawn: Drawn) -> ir.Model:
     """The recorded nodes as a whole model."""
     graph = ir.Graph(
-        inputs,
-        outputs,
+        drawn.inputs,
+        drawn.outputs,
         nodes=tape.nodes,
         initializers=tape.initializers,
         opset_imports={"": OPSET},
@@ -68,6 +86,12 @@ def model_of(tape: Tape, name: str, inputs: Sequence[ir.Value], outputs: Sequenc
 def typed(name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
     """A graph input: `dtype` as in a manifest (`int64`), named axes as strings."""
     return ir.val(name, dtype=element_type(dtype), shape=ir.Shape(shape))
+
+
+def output(value: ir.Value, name: str, shape: Sequence[int | str], dtype: str = "float32") -> ir.Value:
+    """`value` as a graph output; named axes as strings."""
+    value.name, value.dtype, value.shape = name, element_type(dtype), ir.Shape(shape)
+    return value
 
 
 def element_type(dtype: str) -> ir.DataType:

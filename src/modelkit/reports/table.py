@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from modelkit.graphs import DATA, MODEL
+from modelkit.graphs import model_files
 from modelkit.reports.records import Record, by_variant
 
 
@@ -47,7 +47,7 @@ def _size(record: Record) -> str:
     if record["artifact"] is None:
         return "-"
     files = record["artifact"]["files"]
-    return f"{sum(files[name]['size'] for name in (MODEL, DATA) if name in files) / 1e6:.2f} MB"
+    return f"{sum(files[name]['size'] for name in model_files(files)) / 1e6:.2f} MB"
 
 
 def _margin(group: Sequence[Record]) -> str:

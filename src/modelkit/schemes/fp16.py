@@ -6,7 +6,9 @@ tensors once (they fold when the model is loaded) keeps float32's speed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from modelkit.errors import StageError
@@ -30,18 +32,31 @@ def quantize(source: Path, into: Path, options: Options) -> None:  # noqa: ARG00
 
     model, tensors = files.load(source), files.TensorFile(into)
     tape = Tape(tensors)
-    for name, value in list(model.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or value.dtype != ir.DataType.FLOAT or tensor.nbytes < files.INLINE_BELOW:
-            continue
-        array = tensor.numpy()
-        if not np.abs(array).max() <= np.finfo(np.float16).max:
-            raise StageError(f"tensor '{name}' holds NaN or values beyond float16's 65504", hint="use the scheme fp32")
-        half = tape.weight(f"{name}/float16", array.astype(np.float16))
-        whole = tape.node(f"{name}/float32", "Cast", half, to=ir.DataType.FLOAT)
-        ir.convenience.replace_all_uses_with(value, whole)
-        del model.graph.initializers[name]
-        model.graph.register_initializer(half)
+    names = {name for graph in model.graphs() for name in graph.initializers}
+    for graph in list(model.graphs()):
+        for name, value in list(graph.initializers.items()):
+            tensor = value.const_value
+            if tensor is None or value.dtype != ir.DataType.FLOAT or tensor.nbytes < files.INLINE_BELOW:
+                continue
+            array = tensor.numpy()
+            if not np.abs(array).max() <= np.finfo(np.float16).max:
+                raise StageError(
+                    f"tensor '{name}' holds NaN or values beyond float16's 65504", hint="use the scheme fp32"
+                )
+            # What bodies store goes to the outer graph, where another body's tensor may have the name already.
+            free = next(n for n in _numbered(name) if f"{n}/float16" not in names)
+            names.add(f"{free}/float16")
+            half = tape.weight(f"{free}/float16", array.astype(np.float16))
+            whole = tape.node(f"{free}/float32", "Cast", half, to=ir.DataType.FLOAT)
+            ir.convenience.replace_all_uses_with(value, whole)
+            del graph.initializers[name]
+            model.graph.register_initializer(half)
     first = next(iter(model.graph))
     model.graph.insert_before(first, tape.nodes)
     files.save(model, tensors)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name}/{number}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelkit.errors import StageError
+
 VERSION = 1
 TOOLS = ("onnx", "onnxruntime", "numpy")
 
@@ -22,10 +24,19 @@ class Options:
 
 
 def quantize(source: Path, into: Path, options: Options) -> None:
-    """Write the model of `source` to `into` with `onnxruntime.quantization.quantize_dynamic`."""
+    """Write the model of `source` to `into` with `onnxruntime.quantization.quantize_dynamic`.
+
+    Raises `StageError` when that fails, or makes nothing smaller.
+    """
     from modelkit import runtime  # noqa: PLC0415
-    from modelkit.graphs import MODEL  # noqa: PLC0415
+    from modelkit.graphs import MODEL, files  # noqa: PLC0415
 
     runtime.quantize_dynamic(
         source / MODEL, into / MODEL, per_channel=options.per_channel, reduce_range=options.reduce_range
     )
+    before, after = (sum(row[3] for row in files.account(folder / MODEL)) for folder in (source, into))
+    if after >= before:
+        raise StageError(
+            f"onnxruntime's quantizer made nothing smaller: {before:,} bytes of tensors became {after:,}",
+            hint="use the scheme w8a8-per-token",
+        )

@@ -8,7 +8,7 @@ same values at every call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.per_token import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
@@ -50,7 +50,11 @@ def quantize(source: Path, into: Path, options: Options) -> None:
 
 
 def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
-    """float32[inner, outer] -> the unpacking chain. The two halves of the inner axis share bytes."""
+    """float32[inner, outer] -> the unpacking chain. The two halves of each block share bytes.
+
+    onnxruntime keeps what every node of the chain gives until all matrices of the model are folded, so that the chain's
+    length decides the memory that loading takes: the codes are stored by block, and need no Reshape before the zeros.
+    """
     import numpy as np  # noqa: PLC0415
     import onnx_ir as ir  # noqa: PLC0415
 
@@ -60,9 +64,10 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     inner, outer = array.shape
     _divides(name, inner, block, "block")
     packed = to_int4(array.T, block)
-    codes = tape.weight(f"{name}/codes", _halves(packed.codes.T, axis=0))
+    by_block = packed.codes.T.reshape(inner // block, block, outer)
+    codes = tape.weight(f"{name}/codes", _halves(by_block, axis=1))
     pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])
-    blocks = _unpacked(tape, name, codes, axis=0, shape=tape.ints(inner // block, block, outer))
+    blocks = _joined(tape, name, codes, axis=1)
     integers = _times_step(tape, name, blocks, pairs)
     integers = tape.node(f"{name}/int8", "Reshape", integers, tape.ints(inner, outer))
     scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16))
@@ -70,31 +75,64 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     return Matrix(integers, scales)
 
 
-def _table(tape: Tape, name: str, array: Any, take: Lookup, indices: ir.Value | None, *, block: int) -> ir.Value:
-    """Rows are looked up packed and unpacked after, so that the table stays at 4 bits in memory too."""
+def _table(tape: Tape, name: str, array: Any, *, block: int) -> _Table:
+    """float32[rows, width] -> packed rows. The two halves of the width share bytes."""
     import numpy as np  # noqa: PLC0415
-    import onnx_ir as ir  # noqa: PLC0415
 
     from modelkit.graphs.integers import to_int4  # noqa: PLC0415
-    from modelkit.graphs.per_token import table_int8  # noqa: PLC0415
 
-    if indices is None:
-        # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
-        return table_int8(tape, name, array, take)
     width = array.shape[1]
     _divides(name, width, block, "table_block")
     packed = to_int4(array, block)
-    codes = take("codes", tape.weight(f"{name}/codes", _halves(packed.codes, axis=1)))
-    pairs = take("blocks", tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4))
-    pairs = tape.node(f"{name}/pairs", "Reshape", pairs, tape.ints(-1, width // block, 1))
-    blocks = _unpacked(tape, name, codes, axis=-1, shape=tape.ints(-1, width // block, block))
-    integers = tape.node(f"{name}/float", "Cast", _times_step(tape, name, blocks, pairs), to=ir.DataType.FLOAT)
-    shape = tape.node(f"{name}/leading", "Shape", indices)
-    shape = tape.node(f"{name}/shape", "Concat", shape, tape.ints(width), axis=0)
-    integers = tape.node(f"{name}/int8", "Reshape", integers, shape)
-    scale = take("scales", tape.weight(f"{name}/scales", packed.scales.astype(np.float16)[:, None]))
-    scale = tape.node(f"{name}/scales/float", "Cast", scale, to=ir.DataType.FLOAT)
-    return tape.node(f"{name}/rows", "Mul", integers, scale)
+    codes = tape.weight(f"{name}/codes", _halves(packed.codes, axis=1))
+    pairs = tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4)
+    scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16)[:, None])
+    return _Table(name, width, block, codes, pairs, scales)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Rows are looked up packed and unpacked after, so that the table stays at 4 bits in memory too."""
+
+    name: str
+    width: int
+    block: int
+    codes: ir.Value
+    """uint8[rows, width / 2]."""
+    pairs: ir.Value
+    """uint8[rows, width / block]: zero points in the low bits, steps in the high ones."""
+    scales: ir.Value
+    """float16[rows, 1]."""
+
+    def rows(self, tape: Tape, take: Lookup, indices: ir.Value | None) -> ir.Value:
+        """The looked-up rows, float32[..., width]."""
+        import onnx_ir as ir  # noqa: PLC0415
+
+        name = self.name
+        integers = self._unpacked(tape, take("codes", self.codes), take("blocks", self.pairs))
+        integers = tape.node(f"{name}/float", "Cast", integers, to=ir.DataType.FLOAT)
+        shape = tape.node(f"{name}/leading", "Shape", indices)
+        shape = tape.node(f"{name}/shape", "Concat", shape, tape.ints(self.width), axis=0)
+        integers = tape.node(f"{name}/int8", "Reshape", integers, shape)
+        scale = tape.node(f"{name}/scales/float", "Cast", take("scales", self.scales), to=ir.DataType.FLOAT)
+        return tape.node(f"{name}/rows", "Mul", integers, scale)
+
+    def turned(self, tape: Tape) -> Matrix:
+        """The whole table unpacked to int8[width, rows] when the model is loaded."""
+        from modelkit.graphs.per_token import turned_matrix  # noqa: PLC0415
+
+        name = f"{self.name}/head"
+        integers = replace(self, name=name)._unpacked(tape, self.codes, self.pairs)
+        integers = tape.node(f"{name}/int8", "Reshape", integers, tape.ints(-1, self.width))
+        return turned_matrix(tape, name, integers, self.scales)
+
+    def _unpacked(self, tape: Tape, codes: ir.Value, pairs: ir.Value) -> ir.Value:
+        """int8[rows, width / block, block]."""
+        blocks = self.width // self.block
+        pairs = tape.node(f"{self.name}/pairs", "Reshape", pairs, tape.ints(-1, blocks, 1))
+        codes = _joined(tape, self.name, codes, axis=-1)
+        codes = tape.node(f"{self.name}/by_block", "Reshape", codes, tape.ints(-1, blocks, self.block))
+        return _times_step(tape, self.name, codes, pairs)
 
 
 def _halves(codes: Any, axis: int) -> Any:
@@ -105,11 +143,9 @@ def _halves(codes: Any, axis: int) -> Any:
     return low | high << 4
 
 
-def _unpacked(tape: Tape, name: str, codes: ir.Value, *, axis: int, shape: ir.Value) -> ir.Value:
+def _joined(tape: Tape, name: str, codes: ir.Value, *, axis: int) -> ir.Value:
     low, high = _nibbles(tape, f"{name}/codes", codes)
-    return tape.node(
-        f"{name}/by_block", "Reshape", tape.node(f"{name}/joined", "Concat", low, high, axis=axis), shape
-    )  # fmt: skip
+    return tape.node(f"{name}/joined", "Concat", low, high, axis=axis)
 
 
 def _times_step(tape: Tape, name: str, blocks: ir.Value, pairs: ir.Value) -> ir.Value:

@@ -17,12 +17,15 @@ NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
 def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
     """Exporter, task and their options, the digests of what is read, and the tools that write."""
     exporter = kinds.load("exporters", job.manifest.export.kind)
+    # An exporter whose bytes depend on more than its tools here says on what.
+    extra = {"extra": exporter.extra()} if hasattr(exporter, "extra") else {}
     return {
+        **extra,
         "name": job.manifest.name,
         "export": lock.options(job.manifest.export),
         "exporter": exporter.VERSION,
         "task": lock.options(job.manifest.task),
-        "signature": lock.signature(job.manifest),
+        "signatures": lock.signatures(job.manifest),
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in exporter.TOOLS},
         # Which architecture is known only when config.json is at hand, so every one counts.
@@ -51,7 +54,15 @@ def _vocabulary_size(source: Path) -> int | None:
     """Rows of the embedding table as config.json has it; a prebuilt model may come without one."""
     path = source / "config.json"
     try:
-        size = json.loads(path.read_text(encoding="utf-8"))["vocab_size"] if path.exists() else None
-    except (ValueError, KeyError, TypeError):
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
         return None  # the exporter reads the same file and says what is wrong with it
-    return size if isinstance(size, int) else None
+    for place in (config, *_text_parts(config)):
+        if isinstance(place, dict) and isinstance(size := place.get("vocab_size"), int):
+            return size
+    return None
+
+
+def _text_parts(config: Any) -> list[Any]:
+    """Where a model of several parts keeps the settings of its text encoder; what stands first is what counts."""
+    return [config.get(key) for key in ("text_config_dict", "text_config")] if isinstance(config, dict) else []

@@ -23,12 +23,13 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:  # noqa: AR
 
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG001
-    """The quantized model as one file, and the converted model's companions."""
+    """Each part of the quantized model as one file, and the converted model's companions."""
     from modelkit.graphs import files  # noqa: PLC0415
 
-    files.finish(inputs["quantized"], into)
+    for part in graphs.parts(inputs["quantized"]):
+        files.finish(graphs.checkpoint(inputs["quantized"], part), into, part)
     for path in sorted(inputs["converted"].iterdir()):
-        if path.name not in (MODEL, DATA):
+        if path.is_file() and path.name not in (MODEL, DATA):
             shutil.copyfile(path, into / path.name)
     sums = "".join(f"{entry.sha256}  {name}\n" for name, entry in digest_folder(into).items())
     (into / SUMS).write_bytes(sums.encode())

@@ -33,7 +33,7 @@ class Job:
 def code(*modules: Any) -> dict[str, str]:
     """The digests of the modules' source files (of a package: of all its files), for a key to notice any edit."""
     paths = (path for module in modules for path in _files(Path(str(module.__file__))))
-    return {path.name: _digest(path) for path in paths}
+    return {f"{path.parent.name}/{path.name}": _digest(path) for path in paths}
 
 
 def _files(path: Path) -> list[Path]:

@@ -25,6 +25,10 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
 
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
-    """Raises `StageError` when the scheme cannot hold the model."""
+    """Every part by itself. Raises `StageError` when the scheme cannot hold the model."""
     scheme = job.variant.scheme
-    kinds.load("schemes", scheme.kind).quantize(inputs["converted"], into, scheme.options)
+    quantize = kinds.load("schemes", scheme.kind).quantize
+    for part in graphs.parts(inputs["converted"]):
+        source, target = (graphs.checkpoint(folder, part) for folder in (inputs["converted"], into))
+        target.mkdir(exist_ok=True)
+        quantize(source, target, scheme.options)

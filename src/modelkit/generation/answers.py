@@ -1,0 +1,84 @@
+"""What every task that writes text does once its prompts are tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from modelkit.errors import CheckError
+from modelkit.generation.decoding import Answer, Steps, decode
+from modelkit.generation.sampling import Sampler
+from modelkit.generation.settings import Generation
+from modelkit.generation.text import Writer
+
+Ids = Sequence[int]
+
+TOGETHER = 16
+"""Prompts that are answered at once; each keeps its keys and values in memory."""
+
+
+class Answers:
+    """Answers to prompts that are tokens. Holds no state of any text, so calls from several threads do not meet."""
+
+    def __init__(self, steps: Callable[[], Steps], tokenizer: tokenizers.Tokenizer, ends: frozenset[int]) -> None:
+        """`steps` makes an adapter that has read nothing yet."""
+        self._steps, self._tokenizer, self._ends = steps, tokenizer, ends
+
+    def all(self, prompts: Sequence[Ids], limits: Sequence[int], settings: Generation, seed: int | None) -> list[str]:
+        """One text per prompt, in order; `limits` is how many tokens each may have.
+
+        Each is drawn as if it were alone, whatever stands beside it.
+        """
+        texts = [""] * len(prompts)
+        for rows in by_length(prompts, TOGETHER):
+            answers = [self._answer(limits[row], settings, seed) for row in rows]
+            for place, piece in decode(self._steps(), [prompts[row] for row in rows], answers, self._ends):
+                texts[rows[place]] += piece
+        return texts
+
+    def stream(self, prompt: Ids, limit: int, settings: Generation, seed: int | None) -> Iterator[str]:
+        """The pieces of one text as they become certain; joined they are what `all` gives."""
+        answer = self._answer(limit, settings, seed)
+        return (piece for _, piece in decode(self._steps(), [prompt], [answer], self._ends))
+
+    def scores(self, prompts: Sequence[Ids], width: int, batch_size: int) -> npt.NDArray[np.float32]:
+        """float32[len(prompts), width]: the scores of the token after each prompt."""
+        rows: npt.NDArray[np.float32] = np.empty((len(prompts), width), np.float32)
+        for batch in by_length(prompts, batch_size):
+            rows[batch] = self._steps().first([prompts[row] for row in batch])
+        return rows
+
+    def _answer(self, limit: int, settings: Generation, seed: int | None) -> Answer:
+        return Answer(Sampler(settings, seed), Writer(self._text, settings.stop), limit)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def by_length(prompts: Sequence[Ids], size: int) -> Iterator[list[int]]:
+    """The numbers of the prompts in batches of like length, so that little is spent on padding."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def encoded(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+    """The ids of each text. Raises `CheckError` for one that is empty, or that the tokenizer makes nothing of."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"a prompt is text, number {number + 1} is {type(text).__name__}")
+    found = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+    for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
+        if not text or not ids:
+            raise CheckError(
+                f"prompt {number + 1} of {len(texts)} is empty", hint="give the model a text to go on from"
+            )
+    return found
+
+
+def one_or_many(given: str | Sequence[str], answer: Callable[[list[str]], list[str]]) -> Any:
+    """A text for a text, a list for a list."""
+    return answer([given])[0] if isinstance(given, str) else answer(list(given))

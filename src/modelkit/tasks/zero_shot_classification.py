@@ -1,0 +1,253 @@
+"""`zero-shot-classification`: texts against labels nobody trained for, by a model that judges whether one sentence
+follows from another (Yin et al. 2019, arXiv:1909.00161)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.tokenizer import pad_id, read_tokenizer, refuse_stranger
+from modelkit.vocabulary import WHOLE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from modelkit.runtime import Session, Sessions
+
+    Floats = npt.NDArray[np.float32]
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+SLOT = "{}"
+"""Where the label goes in a hypothesis."""
+FEWEST_TOKENS = 5
+"""A premise and a hypothesis of one token each, and three special ones."""
+CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+"""What a consumer of the model needs beside it; config.json says which of the logits is which answer."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """`max_tokens` counts both texts and the special tokens; a longer pair loses the end of its premise."""
+
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse a length that leaves no token of either text."""
+        if self.max_tokens < FEWEST_TOKENS:
+            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The manifest keys this task adds. The last two are what `classify` takes when it is not told otherwise."""
+
+    text: Text = field(default_factory=Text)
+    hypothesis_template: str = "This example is {}."
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a template that would give every label one hypothesis."""
+        if SLOT not in self.hypothesis_template:
+            raise ManifestError(f"expected {SLOT} in hypothesis_template, where the label goes")
+
+
+class Scored(NamedTuple):
+    """One label and how well it fits, between 0 and 1."""
+
+    label: str
+    score: float
+
+
+class Classifier:
+    """A loaded zero-shot classifier."""
+
+    def __init__(self, folder: Path, session: Session, options: Options) -> None:
+        if set(session.inputs) - set(INPUTS) or OUTPUT not in session.outputs:
+            raise StageError(
+                f"the model takes {', '.join(session.inputs)} and gives {', '.join(session.outputs)}",
+                where=folder,
+                hint=f"zero-shot-classification feeds {', '.join(INPUTS)} and reads {OUTPUT}",
+            )
+        self._session, self._options = session, options
+        self._tokenizer = read_tokenizer(folder / "tokenizer.json")
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._room = options.text.max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        self._entailment = entailment(folder)
+
+    # A text is a sequence of texts too, so mypy sees an overlap; at run time the first is asked first.
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: str, labels: Sequence[str], *,
+        multi_label: bool | None = None, hypothesis_template: str | None = None, batch_size: int = 32,
+    ) -> list[Scored]: ...  # fmt: skip
+
+    @overload
+    def classify(
+        self, texts: Sequence[str], labels: Sequence[str], *,
+        multi_label: bool | None = None, hypothesis_template: str | None = None, batch_size: int = 32,
+    ) -> list[list[Scored]]: ...  # fmt: skip
+
+    def classify(
+        self,
+        texts: str | Sequence[str],
+        labels: Sequence[str],
+        *,
+        multi_label: bool | None = None,
+        hypothesis_template: str | None = None,
+        batch_size: int = 32,
+    ) -> list[Scored] | list[list[Scored]]:
+        """For a text its labels, best first; for a list of texts a list of those.
+
+        The scores of a text sum to one; with `multi_label`, or a single label, each label is judged by itself, as
+        entailed or contradicted. Both are computed as the zero-shot pipeline of transformers does, which takes the
+        first logit for the contradiction, or the last one where the first is the entailment.
+        Raises `TypeError` for labels in one string, `ValueError` for an empty list or a template without `{}`.
+        """
+        many = [texts] if isinstance(texts, str) else list(texts)
+        template = self._options.hypothesis_template if hypothesis_template is None else hypothesis_template
+        _refuse_empty(many, labels, template)
+        hypotheses = [template.replace(SLOT, label) for label in labels]
+        logits = self._judge([(text, hypothesis) for text in many for hypothesis in hypotheses], batch_size)
+        alone = self._options.multi_label if multi_label is None else multi_label
+        scores = self._scores(logits.reshape(len(many), len(labels), -1), alone or len(labels) == 1)
+        ranked = [_ranked(labels, row) for row in scores]
+        return ranked[0] if isinstance(texts, str) else ranked
+
+    def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
+        """What the checks compare: float32[len(texts), labels], the logits of pairs written as one text each.
+
+        The hypothesis is a text's last line, the premise all before it. Raises `CheckError` for a text of one line.
+        """
+        if isinstance(texts, str):
+            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        return self._judge([_pair(text) for text in texts], batch_size)
+
+    @property
+    def width(self) -> int:
+        """How many logits there are for a pair."""
+        return int(self._session.outputs[OUTPUT][1][-1])
+
+    def _scores(self, logits: Any, alone: bool) -> Any:
+        """float32[texts, labels, answers] -> float64[texts, labels]"""
+        if not alone:
+            return _softmax(logits[..., self._entailment])
+        contradiction = 0 if self._entailment else -1
+        return _softmax(logits[..., [contradiction, self._entailment]])[..., 1]
+
+    def _judge(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> Floats:
+        """Pairs of like length share a batch, so that little is spent on padding; rows come back in the given order."""
+        import numpy as np  # noqa: PLC0415
+
+        encoded = list(self._encoded(pairs))
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
+        rows = np.empty((len(encoded), self.width), np.float32)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            rows[batch] = self._run([encoded[row] for row in batch])
+        return rows
+
+    def _encoded(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Any]:
+        """Each text is tokenized once, however many pairs it is in; the premise alone is cut (`only_first`)."""
+        from tokenizers import Encoding  # noqa: PLC0415
+
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        known = dict(zip(texts, self._tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True))
+        for first, second in pairs:
+            premise, hypothesis = known[first], known[second]
+            room = self._room - len(hypothesis)
+            # A hypothesis that leaves no room stays whole, and so does its premise: the pipeline does the same.
+            if 0 < room < len(premise):
+                premise = Encoding.merge([premise])
+                premise.truncate(room)
+            yield self._tokenizer.post_process(premise, hypothesis)
+
+    def _run(self, batch: Sequence[Any]) -> Any:
+        import numpy as np  # noqa: PLC0415
+
+        shape = len(batch), max(1, *(len(one.ids) for one in batch))
+        feed = {name: np.zeros(shape, np.int64) for name in INPUTS}
+        feed["input_ids"].fill(pad_id(self._tokenizer))
+        for row, one in enumerate(batch):
+            length = len(one.ids)
+            feed["input_ids"][row, :length] = one.ids
+            feed["token_type_ids"][row, :length] = one.type_ids
+            feed["attention_mask"][row, :length] = 1
+        return self._session.run({name: feed[name] for name in self._session.inputs}, [OUTPUT])[0]
+
+
+def open_(folder: Path, sessions: Sessions, options: Options) -> Classifier:
+    """The model in `folder` as an object. Raises `StageError` when its tokenizer or its labels cannot be read."""
+    return Classifier(folder, sessions[WHOLE], options)
+
+
+def verify(folder: Path, rows: int | None) -> None:
+    """Refuse a stranger's tokenizer (`rows`: of the embedding table), and a model without an answer for entailment."""
+    refuse_stranger(folder, rows)
+    entailment(folder)
+
+
+def entailment(folder: Path) -> int:
+    """Which logit says that the hypothesis follows, by config.json's label2id or id2label.
+
+    Raises `StageError` when config.json is missing or names no such label.
+    """
+    found = _labels(folder / "config.json")
+    for label, number in found.items():
+        if label.lower().startswith("entail"):
+            return number
+    raise StageError(
+        f"config.json names no label for entailment; it has {', '.join(found) or 'none'}",
+        hint="zero-shot classification needs a model of natural language inference",
+    )
+
+
+def _labels(path: Path) -> dict[str, int]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("label2id"):
+            return {str(label): int(number) for label, number in config["label2id"].items()}
+        return {str(label): int(number) for number, label in (config.get("id2label") or {}).items()}
+    except OSError as error:
+        raise StageError("no config.json in the source", hint="add it to `source.files`") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"the labels of config.json cannot be read ({error})", hint="fetch the source again"
+        ) from error
+
+
+def _refuse_empty(texts: Sequence[str], labels: Sequence[str], template: str) -> None:
+    if isinstance(labels, str):
+        raise TypeError("classify takes a list of labels; put the one label in brackets")
+    if not labels or not texts:
+        raise ValueError(f"classify needs at least one {'text' if labels else 'label'}")
+    if SLOT not in template:
+        raise ValueError(f"the hypothesis template {template!r} has no {SLOT}, where the label goes")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    premise, line_end, hypothesis = text.rpartition("\n")
+    if not line_end:
+        raise CheckError(
+            f"the text {text[:40]!r} is no pair", hint="write the premise, a line end, and the hypothesis as last line"
+        )
+    return premise, hypothesis
+
+
+def _softmax(logits: Any) -> Any:
+    import numpy as np  # noqa: PLC0415
+
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _ranked(labels: Sequence[str], scores: Any) -> list[Scored]:
+    """Equally good labels keep their order."""
+    order = sorted(range(len(labels)), key=lambda place: -scores[place])
+    return [Scored(labels[place], float(scores[place])) for place in order]

@@ -1,0 +1,244 @@
+"""Two roads to one model: our own graph and the one that optimum traces from the original give the same numbers.
+
+They need the reference environment: `pytest -m reference` makes it when it is missing (about a minute, 1.3 GB).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import small_models
+import stand_ins
+from modelkit import conformance, graphs, kinds, manifest, pipeline, runtime
+from modelkit.checks.signature import _declared
+from modelkit.cli.golden import _recorded
+from modelkit.errors import StageError
+from modelkit.exporters import direct, optimum
+from modelkit.graphs.files import read_graph
+from modelkit.reference import recorded
+from modelkit.store import Store
+from modelkit.vocabulary import Choice, Fetching, Manifest, Signature, TensorSpec
+
+pytestmark = pytest.mark.reference
+
+LENGTHS = {"batch": 3, "sequence": 7, "encoder_sequence": 7, "decoder_sequence": 1}
+PASTS = (0, 4)
+PADDED = ("sequence", "total_sequence", "encoder_sequence")
+CLOSE = 5e-5
+NEAR = 0.999999
+
+
+@dataclass(frozen=True)
+class Family:
+    """A stand-in, the task it is for, and how its direct export comes in optimum's parts."""
+
+    task: str
+    made_by: str
+    """`module:function` of the stand-in."""
+    options: direct.Options = field(default_factory=direct.Options)
+
+    @property
+    def stand_in(self) -> Callable[..., Path]:
+        """Makes the model in a folder."""
+        module, _, name = self.made_by.partition(":")
+        made: Callable[..., Path] = getattr(import_module(module), name)
+        return made
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family("feature-extraction", "stand_ins:bert"),
+    "xlm-roberta": Family("feature-extraction", "stand_ins.xlm_roberta:xlm_roberta"),
+    "deberta-v2": Family("zero-shot-classification", "stand_ins.deberta_v2:deberta_v2"),
+    "clip": Family("image-feature-extraction", "stand_ins.clip:clip"),
+    "llama": Family("text-generation", "stand_ins.llama:llama"),
+    "qwen2": Family("text-generation", "stand_ins.llama:qwen2"),
+    "t5": Family("text2text-generation", "stand_ins.t5:t5", direct.Options(split=True)),
+}
+"""A family is one line here; `direct.Options(split=True)` for one that optimum gives in several parts."""
+
+
+def declared(family: Family, **signatures: Signature) -> Manifest:
+    options = kinds.load("tasks", family.task).Options()
+    if hasattr(options, "text"):
+        options = replace(options, text=replace(options.text, max_tokens=16))
+    return replace(small_models.manifest_of(), task=Choice(family.task, options), signatures=signatures)
+
+
+def built(
+    exporter: ModuleType, family: Family, source: Path, into: Path, options: Any, **signatures: Signature
+) -> Path:
+    into.mkdir()
+    exporter.export(declared(family, **signatures), source, into, options)
+    return into
+
+
+def signatures_of(folder: Path) -> dict[str, Signature]:
+    """What each part declares."""
+    return {
+        part: Signature(_declared(model.graph.input), _declared(model.graph.output))
+        for part, model in ((part, read_graph(path)) for part, path in graphs.parts(folder).items())
+    }
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def roads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Source, direct export and optimum's export of one family."""
+    family, folder = FAMILIES[request.param], tmp_path_factory.mktemp(request.param)
+    source = family.stand_in(folder / "source", seed=5)
+    ours = built(direct, family, source, folder / "direct", family.options)
+    theirs = built(optimum, family, source, folder / "optimum", optimum.Options(), **signatures_of(ours))
+    return source, ours, theirs
+
+
+def lengths(past: int) -> dict[str, int]:
+    pasts = {f"past_{axis}": past for axis in LENGTHS if axis != "batch"}
+    totals = {f"total_{axis}": past + length for axis, length in LENGTHS.items() if axis != "batch"}
+    return {**LENGTHS, **pasts, **totals}
+
+
+def feeds(signature: Signature, vocabulary: int, past: int, seed: int, left: bool) -> dict[str, np.ndarray]:
+    """Legal inputs: texts of different lengths, padded on the left for models that go on writing."""
+    random, long = np.random.default_rng(seed), lengths(past)
+    made: dict[str, np.ndarray] = {}
+    for spec in signature.inputs:
+        shape = tuple(long[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        made[spec.name] = _values(spec, shape, vocabulary, random, left)
+    if "position_ids" in made:
+        counted = np.maximum(made["attention_mask"].cumsum(1) - 1, 0)
+        made["position_ids"] = counted[:, -made["position_ids"].shape[1] :]
+    return made
+
+
+def _values(
+    spec: TensorSpec, shape: tuple[int, ...], vocabulary: int, random: np.random.Generator, left: bool
+) -> np.ndarray:
+    if spec.name.endswith("attention_mask"):
+        # The last token of each text is there, whatever is padded.
+        padding = random.integers(0, shape[1] // 2 + 1, (shape[0], 1))
+        places = np.arange(shape[1])
+        return (places >= padding if left else places < shape[1] - padding).astype(np.int64)
+    if spec.name.endswith("input_ids"):
+        return random.integers(4, vocabulary, shape)
+    if spec.dtype == "int64":
+        return np.zeros(shape, np.int64)
+    return random.normal(size=shape).astype(np.float32)
+
+
+def meaningful(spec: TensorSpec, values: np.ndarray, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows of `values` that are no padding: what stands there is anybody's choice."""
+    mask = feed.get("attention_mask", feed.get("encoder_attention_mask"))
+    axis = next((at for at, name in enumerate(spec.shape) if name in PADDED), None)
+    if mask is None or axis is None:
+        return values.reshape(-1, values.shape[-1])
+    return np.moveaxis(values, axis, 1)[mask[:, -values.shape[axis] :].astype(bool)].reshape(-1, values.shape[-1])
+
+
+def test_both_declare_the_same_parts_names_and_shapes(roads: tuple[Path, Path, Path]) -> None:
+    _, ours, theirs = roads
+    assert signatures_of(theirs) == signatures_of(ours)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("past", PASTS)
+def test_both_give_the_same_numbers(roads: tuple[Path, Path, Path], past: int, seed: int) -> None:
+    source, *folders = roads
+    config = json.loads((source / "config.json").read_text())
+    vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
+    for part, signature in signatures_of(folders[0]).items():
+        left = any(spec.name == "position_ids" for spec in signature.inputs)
+        feed = feeds(signature, vocabulary, past, seed, left)
+        sessions = [runtime.Session(graphs.parts(folder)[part], threads=1) for folder in folders]
+        results = [dict(zip(session.outputs, session.run(feed), strict=True)) for session in sessions]
+        for spec in signature.outputs:
+            one, other = (meaningful(spec, result[spec.name], feed) for result in results)
+            assert np.isfinite(one).all()
+            assert np.abs(one - other).max() <= CLOSE, f"{part}: {spec.name}"
+            assert small_models.cosines(one, other).min() >= NEAR, f"{part}: {spec.name}"
+
+
+def test_the_comparison_would_notice_other_weights(tmp_path: Path) -> None:
+    family = FAMILIES["bert"]
+    made = [built(direct, family, family.stand_in(tmp_path / f"source{seed}", seed=seed), tmp_path / f"made{seed}",
+                  family.options) for seed in (0, 1)]  # fmt: skip
+    feed = feeds(signatures_of(made[0])["model"], 64, 0, 0, left=False)
+    one, other = (runtime.Session(graphs.parts(folder)["model"], threads=1).run(feed)[1] for folder in made)
+    assert small_models.cosines(one, other).min() < NEAR
+
+
+def test_optimum_twice_is_the_same_bytes(roads: tuple[Path, Path, Path], request: pytest.FixtureRequest) -> None:
+    source, ours, theirs = roads
+    family = FAMILIES[request.node.callspec.params["roads"]]
+    again = theirs.with_name("again")
+    built(optimum, family, source, again, optimum.Options(), **signatures_of(ours))
+    assert small_models.digests(again) == small_models.digests(theirs)
+
+
+def project(folder: Path, export: str) -> Manifest:
+    path = stand_ins.project(folder)
+    path.write_text(path.read_text().replace("export: direct", f"export: {export}"))
+    return manifest.load(path)
+
+
+def build_of(declared: Manifest, store: Path) -> pipeline.Build:
+    context = Fetching(declared.path.parent)
+    return pipeline.Pins(Store(store)).prepare(declared, declared.variants["int8"], None, context)
+
+
+@pytest.mark.parametrize("export", ["direct", "optimum"])
+def test_a_model_of_either_road_passes_every_check_the_recorded_one_included(tmp_path: Path, export: str) -> None:
+    declared = project(tmp_path, export)
+    build = build_of(declared, tmp_path / "store")
+    path = recorded.path_of(declared)
+    path.parent.mkdir()
+    path.write_text(_recorded(build))
+    examination = conformance.Examination(build, pipeline.build(build))
+    outcomes = {verdict.check: (verdict.outcome, verdict.sentence) for verdict in conformance.examine(examination)}
+    assert {outcome for outcome, _ in outcomes.values()} == {"passed"}, outcomes
+    assert "golden" in outcomes
+
+
+def test_recording_twice_gives_the_same_file(tmp_path: Path) -> None:
+    build = build_of(project(tmp_path, "direct"), tmp_path / "store")
+    assert _recorded(build) == _recorded(build)
+
+
+def refusal(source: Path, into: Path) -> str:
+    with pytest.raises(StageError) as caught:
+        built(optimum, FAMILIES["bert"], source, into, optimum.Options())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "told"),
+    [("new", "has no model_type new"), ("bit", "optimum exports no model_type bit"), ("bert-2", "has no model_type")],
+)
+def test_a_model_that_optimum_cannot_take_is_told_in_one_line(tmp_path: Path, model_type: str, told: str) -> None:
+    source = stand_ins.bert(tmp_path / "source", model_type=model_type)
+    said = refusal(source, tmp_path / "made")
+    assert told in said
+    assert "`export: direct` knows these architectures: bert" in said
+
+
+def test_a_missing_weight_is_told_and_not_made_up(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    source = stand_ins.bert(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    del tensors["encoder.layer.1.output.dense.weight"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    assert "no tensor encoder.layer.1.output.dense.weight (1 missing)" in refusal(source, tmp_path / "made")
+
+
+def test_a_pickled_checkpoint_is_never_opened(tmp_path: Path) -> None:
+    source = stand_ins.bert(tmp_path / "source")
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    assert "safetensors" in refusal(source, tmp_path / "made")

@@ -1,7 +1,8 @@
 """vocab.json and merges.txt -> tokenizer.json: the byte-level BPE tokenizers of RoBERTa and GPT-2, CodeT5's among them.
 
-The ids are those of transformers' `RobertaTokenizerFast` and `GPT2TokenizerFast` for the same files, and so are the flags
-of the added tokens. tokenizer.json is written as text, so that its bytes depend on this module and the files alone.
+The ids are those of transformers' `RobertaTokenizerFast` and `GPT2TokenizerFast` for the same files, and so are the
+flags of the added tokens. tokenizer.json is written as text, so that its bytes depend on this module and the files
+alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _roberta(settings: Mapping[str, Any], ids: Mapping[str, int], space: bool) -
 def _gpt2(settings: Mapping[str, Any], ids: Mapping[str, int], space: bool) -> dict[str, Any]:  # noqa: ARG001
     if settings.get("add_bos_token"):
         raise StageError(
-            f"{CONFIG} asks for add_bos_token, which is not built from {VOCABULARY} and {MERGES}", hint=_MAKE_ONE
+            f"{CONFIG} asks for add_bos_token, which is not built from {VOCABULARY} and {MERGES}", hint=MAKE_ONE
         )
     return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
 
@@ -67,9 +68,7 @@ FAMILIES = {
     ),
     "GPT2Tokenizer": _Family({"bos_token": _END, "eos_token": _END, "unk_token": _END}, {}, _gpt2),
 }
-_MAKE_ONE = (
-    "make one with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); then `source: {path: ...}`"
-)
+MAKE_ONE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers makes one"
 
 
 def is_there(folder: Path) -> bool:
@@ -127,7 +126,7 @@ def _merges(folder: Path) -> list[list[str]]:
     except ValueError as error:
         raise StageError(f"{MERGES} is no UTF-8 text ({error})", hint="fetch the source again") from error
     pairs = list(dict.fromkeys(tuple(line.split()) for line in lines))
-    if bad := next((pair for pair in pairs if len(pair) != 2), None):  # noqa: PLR2004
+    if bad := next((pair for pair in pairs if len(pair) != 2), None):
         raise StageError(f"{MERGES} has a line that is no pair: '{' '.join(bad)[:60]}'", hint="fetch the source again")
     if () in pairs:
         raise StageError(f"{MERGES} has an empty line between its pairs", hint="fetch the source again")
@@ -159,7 +158,7 @@ def _family(folder: Path, settings: Mapping[str, Any], vocabulary: Mapping[str, 
         raise StageError(
             f"the source has no tokenizer.json, and {VOCABULARY} with {MERGES} is read for {' and '.join(FAMILIES)}, "
             f"not for {named or 'a tokenizer that no file names'}",
-            hint=_MAKE_ONE,
+            hint=MAKE_ONE,
         )
     return family
 
@@ -191,7 +190,10 @@ def _listed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """`added_tokens_decoder`: every added token by its id, with its flags."""
     try:
         tokens = {int(number): token for number, token in settings[_LISTED].items()}
-        rows = [{**PLAIN, "special": False, **_flags(token), "content": _text(token), "id": n} for n, token in tokens.items()]
+        rows: list[dict[str, Any]] = [
+            {**PLAIN, "special": False, **_flags(token), "content": _text(token), "id": n}
+            for n, token in tokens.items()
+        ]
     except (AttributeError, TypeError, ValueError) as error:
         raise StageError(f"{CONFIG}: {_LISTED} is no list of tokens", hint="fetch the source again") from error
     return {row["content"]: row for row in sorted(rows, key=lambda row: row["id"])}
@@ -229,7 +231,7 @@ def _numbered(added: list[dict[str, Any]], vocabulary: Mapping[str, int]) -> lis
         following = max(following, number + 1)
         if token.get("id", number) != number:
             raise StageError(
-                f"the added token '{token['content']}' should have the id {token['id']}, behind {VOCABULARY} it has {number}",
+                f"the added token '{token['content']}' is to have the id {token['id']}, but it gets {number}",
                 hint="the tokenizer's files do not belong together",
             )
         order = ("id", "content", *PLAIN, "special")

@@ -76,7 +76,9 @@ class Checkpoint:
         dtype = np.dtype(FLOATS[tensor.storage.dtype])
         flat = self._bytes(tensor).view(dtype)
         # An axis of one element is never stepped along, and its stride may be any number.
-        strides = [stride * dtype.itemsize * (size > 1) for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
+        strides = [
+            stride * dtype.itemsize * (size > 1) for size, stride in zip(tensor.shape, tensor.strides, strict=True)
+        ]
         view = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
         # A tensor that is all of its bytes in order is not copied again.
         whole = view.flags.c_contiguous and flat.size == view.size
@@ -92,7 +94,7 @@ class Checkpoint:
             found = np.fromfile(file, np.uint8, size, offset=place.start + tensor.offset * width)
         # The checksum is the whole storage's, so the part of one has none.
         whole = size == place.size
-        if found.size != size or (whole and place.crc is not None and zlib.crc32(found) != place.crc):
+        if found.size != size or (whole and place.crc is not None and zlib.crc32(found.data) != place.crc):
             raise StageError(
                 f"{self.path.name}: the bytes of a tensor are missing or damaged", hint="fetch the source again"
             )

@@ -1,4 +1,4 @@
-"""Reading a checkpoint, safetensors or pickled: one tensor at a time, so that memory holds a tensor and not the model."""
+"""Checkpoints, safetensors or pickled: one tensor at a time, so that memory holds a tensor and not the model."""
 
 from __future__ import annotations
 

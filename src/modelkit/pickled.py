@@ -82,7 +82,11 @@ class Checkpoint:
         view = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False)
         # A tensor that is all of its bytes in order is not copied again.
         whole = view.flags.c_contiguous and flat.size == view.size
-        return flat.reshape(tensor.shape) if whole and dtype == np.float32 else np.array(view, np.float32, order="C")
+        if whole and dtype == np.float32:
+            return flat.reshape(tensor.shape)
+        # A number too large for float32 becomes infinite, which the checks tell of.
+        with np.errstate(over="ignore"):
+            return np.array(view, np.float32, order="C")
 
     def _bytes(self, tensor: opcodes.Tensor) -> Any:
         """uint8 of the file from the tensor's first element to its last."""

@@ -33,13 +33,6 @@ MODULES = ("torch", "torch.cuda")
 ORDERED, PARAMETER = "collections.OrderedDict", "torch._utils._rebuild_parameter"
 TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 
-_VALUES = {
-    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: Mapping[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError)
 
 
@@ -86,7 +79,9 @@ def load(file: IO[bytes], source: str) -> Any:
     try:
         return _Reading(source).value(file)
     except _DAMAGE as error:
-        raise Damaged(str(error) or type(error).__name__) from error
+        # A key or a place that is not there says nothing by itself.
+        what = str(error) if isinstance(error, ValueError) else "its pickle breaks off or makes no sense"
+        raise Damaged(what) from error
 
 
 class _Reading:
@@ -98,46 +93,28 @@ class _Reading:
         self._memo: dict[int, Any] = {}
 
     def value(self, file: IO[bytes]) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "STOP":
-                break
-            self._do(opcode.name, argument)
-        return self._stack.pop()
+        while (opcode := _OPCODES[file.read(1)]).name != "STOP":
+            # Refused before its argument is looked at.
+            if (action := _ACTIONS.get(opcode.name)) is None:
+                raise self._refusal(f"uses the pickle opcode {opcode.name}")
+            action(self, _argument(opcode, file))
+        return self.pop()
 
-    def _do(self, name: str, argument: Any) -> None:  # noqa: PLR0912  one branch per opcode, as a table would have it
-        stack = self._stack
-        if name in _VALUES:
-            stack.append(_CONSTANTS.get(name, argument))
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
-        elif name == "MARK":
-            stack.append(_Mark())
-        elif name in {"BINPUT", "LONG_BINPUT"}:
-            self._memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            self._memo[len(self._memo)] = stack[-1]
-        elif name in {"BINGET", "LONG_BINGET"}:
-            stack.append(self._memo[argument])
-        elif name == "TUPLE":
-            stack.append(tuple(self._marked()))
-        elif name in _TUPLES:
-            stack.append(tuple(self._last(_TUPLES[name])))
-        elif name in {"APPEND", "APPENDS"}:
-            self._append(self._marked() if name == "APPENDS" else self._last(1))
-        elif name in {"SETITEM", "SETITEMS"}:
-            self._set(self._marked() if name == "SETITEMS" else self._last(2))
-        elif name == "GLOBAL":
-            stack.append(self._name(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            stack.append(self._name(*self._last(2)))
-        elif name == "BINPERSID":
-            stack.append(_storage(stack.pop()))
-        elif name == "REDUCE":
-            stack.append(self._rebuilt(*self._last(2)))
-        elif name == "BUILD":
-            self._drop_attributes()
-        elif name not in {"PROTO", "FRAME"}:
-            raise self._refusal(f"uses the pickle opcode {name}")
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        return self._last(1)[0]
+
+    def keep(self, number: int | None) -> None:
+        """Remember the value on top under `number`, or under the next."""
+        self._memo[len(self._memo) if number is None else number] = self._stack[-1]
+
+    def recall(self, number: int) -> None:
+        self.push(self._memo[number])
+
+    def tuple(self, count: int | None = None) -> None:
+        self.push(tuple(self._marked() if count is None else self._last(count)))
 
     def _last(self, count: int) -> list[Any]:
         taken = [self._stack.pop() for _ in range(count)][::-1]
@@ -151,45 +128,64 @@ class _Reading:
             taken.append(value)
         return taken[::-1]
 
-    def _append(self, values: list[Any]) -> None:
+    def append(self, *, several: bool) -> None:
+        values = self._marked() if several else self._last(1)
         if type(self._stack[-1]) is not list:
             raise ValueError("items for what is no list")
         self._stack[-1].extend(values)
 
-    def _set(self, items: list[Any]) -> None:
+    def set(self, *, several: bool) -> None:
+        items = self._marked() if several else self._last(2)
         # Hashing a tuple of tuples of tuples could exhaust the machine's own stack.
         if type(self._stack[-1]) is not dict or not all(type(key) in {str, int} for key in items[::2]):
             raise ValueError("items for what is no dictionary, or keys that are neither text nor numbers")
         self._stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    def _drop_attributes(self) -> None:
+    def drop_attributes(self) -> None:
         """torch hangs `_metadata` on a state_dict: versions of its own classes, which no tensor needs."""
-        self._last(1)
+        self.pop()
         if type(self._stack[-1]) is not dict:
             raise self._refusal("gives attributes to what is no dictionary")
 
-    def _name(self, module: str, name: str) -> _Name:
+    def name(self, module: Any, name: Any) -> None:
+        # Anything but text could be a structure that takes for ever to print.
+        if type(module) is not str or type(name) is not str:
+            raise ValueError("a name that is no text")
         full = f"{module}.{name}"
-        if full in {ORDERED, PARAMETER, *TENSORS} or (module in MODULES and name in DTYPES):
-            return _Name(full)
-        raise self._refusal(f"asks to run {re.sub(r'[^ -~]', '?', full)[:100]}")
+        if full not in {ORDERED, PARAMETER, *TENSORS} and not (module in MODULES and name in DTYPES):
+            raise self._refusal(f"asks to run {re.sub(r'[^ -~]', '?', full)[:100]}")
+        self.push(_Name(full))
 
-    def _rebuilt(self, name: Any, arguments: Any) -> Any:
+    def stacked_name(self) -> None:
+        self.name(*self._last(2))
+
+    def rebuild(self) -> None:
+        """What a call would give: a dictionary, a tensor; nothing is called."""
+        name, arguments = self._last(2)
         if not isinstance(name, _Name) or type(arguments) is not tuple:
             raise ValueError("a call of what is no function")
         if name.full == ORDERED and arguments == ():
-            return {}
-        if name.full == PARAMETER and isinstance(arguments[0], Tensor):
-            return arguments[0]
-        if name.full in TENSORS:
-            return _tensor(*arguments[:4])
-        raise self._refusal(f"asks to run {name.full} in a way that torch does not")
+            self.push({})
+        elif name.full == PARAMETER and arguments and isinstance(arguments[0], Tensor):
+            self.push(arguments[0])
+        elif name.full in TENSORS:
+            self.push(_tensor(*arguments[:4]))
+        else:
+            raise self._refusal(f"asks to run {name.full} in a way that torch does not")
 
     def _refusal(self, what: str) -> StageError:
         return StageError(
             f"{self._source} {what}, which no dictionary of tensors needs; nothing of it was run",
             hint="do not load this file with anything else; convert a checkpoint you trust to safetensors",
         )
+
+
+def _argument(opcode: pickletools.OpcodeInfo, file: IO[bytes]) -> Any:
+    if opcode.name == "GLOBAL":
+        # pickletools would resolve the escapes of a string here, which a name does not have.
+        lines = file.readline(), file.readline()
+        return [line.removesuffix(b"\n").decode() for line in lines]
+    return opcode.arg.reader(file) if opcode.arg else None
 
 
 def _storage(parts: Any) -> Storage:
@@ -220,3 +216,37 @@ def extent(tensor: Tensor) -> int:
     if 0 in tensor.shape:
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_LITERALS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
+)
+_ACTIONS: Mapping[str, Callable[[_Reading, Any], None]] = {
+    **dict.fromkeys(_LITERALS, lambda it, value: it.push(value)),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda _, __: None),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda it, number: it.keep(number)),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda it, number: it.recall(number)),
+    "NONE": lambda it, _: it.push(None),
+    "NEWTRUE": lambda it, _: it.push(True),
+    "NEWFALSE": lambda it, _: it.push(False),
+    "EMPTY_DICT": lambda it, _: it.push({}),
+    "EMPTY_LIST": lambda it, _: it.push([]),
+    "EMPTY_TUPLE": lambda it, _: it.push(()),
+    "MARK": lambda it, _: it.push(_Mark()),
+    "TUPLE": lambda it, _: it.tuple(),
+    "TUPLE1": lambda it, _: it.tuple(1),
+    "TUPLE2": lambda it, _: it.tuple(2),
+    "TUPLE3": lambda it, _: it.tuple(3),
+    "APPEND": lambda it, _: it.append(several=False),
+    "APPENDS": lambda it, _: it.append(several=True),
+    "SETITEM": lambda it, _: it.set(several=False),
+    "SETITEMS": lambda it, _: it.set(several=True),
+    "GLOBAL": lambda it, names: it.name(*names),
+    "STACK_GLOBAL": lambda it, _: it.stacked_name(),
+    "BINPERSID": lambda it, _: it.push(_storage(it.pop())),
+    "REDUCE": lambda it, _: it.rebuild(),
+    "BUILD": lambda it, _: it.drop_attributes(),
+}
+"""What each opcode does; one that is not here is refused."""

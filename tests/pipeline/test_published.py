@@ -1,4 +1,4 @@
-"""A model in the files that CodeT5 is published in, a pickle and no tokenizer.json: from manifest to finished folder."""
+"""A model in the files that CodeT5 is published in, a pickle and no tokenizer.json: from manifest to a folder."""
 
 from __future__ import annotations
 

@@ -293,6 +293,13 @@ def test_an_allowed_name_called_otherwise_is_refused(tmp_path: Path) -> None:
     assert "asks to run collections.OrderedDict in a way that torch does not" in told
 
 
+def test_a_name_that_doubles_a_hundred_times_is_not_printed(tmp_path: Path) -> None:
+    doubled = b"".join(b"q\x01h\x01\x86" for _ in range(100))
+    data = pickles.dictionary({"a": b")" + doubled + pickles.text("system") + b"\x93"})
+    told = refusal(pickles.zipped(tmp_path / "pytorch_model.bin", data, {}))
+    assert "a name that is no text" in told
+
+
 def test_a_memo_of_any_number_costs_nothing(tmp_path: Path) -> None:
     data = pickles.dictionary({"a": pickles.tensor("0", 12, (12,), (1,)) + b"r\xff\xff\xff\xff"})
     found = Checkpoint(pickles.zipped(tmp_path / "pytorch_model.bin", data, {"0": MATRIX.tobytes()}))

@@ -8,7 +8,7 @@ alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ VOCABULARY, MERGES = "vocab.json", "merges.txt"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
 _UNTOUCHED = {**PLAIN, "normalized": False}
-_WORD = {"lstrip": True, "normalized": False}
+_WORD = {**PLAIN, "lstrip": True, "normalized": False}
 """A mask stands for a word, and takes the space before it along."""
 _LISTED = "added_tokens_decoder"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -32,7 +32,7 @@ class _Family:
 
     tokens: Mapping[str, str]
     flags: Mapping[str, Mapping[str, bool]]
-    """What a token by its name alone has, where it differs from `PLAIN`."""
+    """Role -> what a token by its name alone has there; in other roles it is `_UNTOUCHED`."""
     post_processor: Callable[[Mapping[str, Any], Mapping[str, int], bool], dict[str, Any]]
 
 
@@ -57,16 +57,19 @@ def _gpt2(settings: Mapping[str, Any], ids: Mapping[str, int], space: bool) -> d
 
 
 _END = "<|endoftext|>"
+_OWN = ("bos_token", "eos_token", "unk_token", "pad_token")
 FAMILIES = {
     "RobertaTokenizer": _Family(
         {
             **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
             **{"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"},
         },
-        {"mask_token": _WORD},
+        {**dict.fromkeys(ROLES, PLAIN), "mask_token": _WORD},
         _roberta,
     ),
-    "GPT2Tokenizer": _Family({"bos_token": _END, "eos_token": _END, "unk_token": _END}, {}, _gpt2),
+    "GPT2Tokenizer": _Family(
+        {"bos_token": _END, "eos_token": _END, "unk_token": _END}, dict.fromkeys(_OWN, PLAIN), _gpt2
+    ),
 }
 MAKE_ONE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers makes one"
 
@@ -166,24 +169,31 @@ def _family(folder: Path, settings: Mapping[str, Any], vocabulary: Mapping[str, 
 def _added(folder: Path, settings: Mapping[str, Any], family: _Family) -> list[dict[str, Any]]:
     """The added tokens in the order of their ids, those without one last; `id` is what a file says, if one does."""
     found = _listed(settings) if _LISTED in settings else _numbered_elsewhere(folder, settings)
-    for role in ROLES:
-        # What a file sets to null is no token, whatever the family has there.
-        token = settings.get(role, family.tokens.get(role))
-        if token is None:
+    known, roles = set(found), dict[str, str]()
+    for role, token in _special(settings, family):
+        content = _text(token)
+        # Of several roles for one text the first decides, and the last entry of a list.
+        if roles.setdefault(content, role) != role:
             continue
-        content = _text(token)
-        if isinstance(token, dict):
-            flags = {**PLAIN, **_flags(token)}
-        elif _LISTED in settings and role in settings and content in found:
+        listed = _LISTED in settings and role in ROLES and role in settings
+        flags: Mapping[str, Any]
+        if content in known and (listed or (role not in family.flags and isinstance(token, str))):
             flags = found[content]
+        elif isinstance(token, dict):
+            flags = {**PLAIN, **_flags(token)}
         else:
-            flags = {**PLAIN, **family.flags.get(role, {})}
-        found[content] = {**found.get(content, {}), **flags, "content": content, "special": True}
-    for token in _list(settings):
-        content = _text(token)
-        flags = {**PLAIN, **_flags(token)} if isinstance(token, dict) else found.get(content, _UNTOUCHED)
+            flags = family.flags.get(role, _UNTOUCHED)
         found[content] = {**found.get(content, {}), **flags, "content": content, "special": True}
     return list(found.values())
+
+
+def _special(settings: Mapping[str, Any], family: _Family) -> Iterator[tuple[str, Any]]:
+    """Role and special token. What a file sets to null is no token, whatever the family has there."""
+    for role in ROLES:
+        if (token := settings.get(role, family.tokens.get(role))) is not None:
+            yield role, token
+    for token in _list(settings):
+        yield "additional_special_tokens", token
 
 
 def _listed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -86,6 +86,21 @@ CASES: dict[str, dict[str, Any]] = {
     "another separator, no mask": {
         "tokenizer_config.json": {**ROBERTA, "sep_token": "<sep>", "cls_token": "<cls>", "mask_token": None},
     },
+    "roles that disagree about one token": {
+        "tokenizer_config.json": {
+            **ROBERTA, "bos_token": typed("<s>", rstrip=True), "cls_token": typed("<s>", lstrip=True),
+            "additional_special_tokens": ["<x>", typed("<y>", lstrip=True), "<s>"],
+        },
+        "special_tokens_map.json": {"additional_special_tokens": ["<y>", token("<x>", rstrip=True)]},
+    },
+    "GPT-2, listed": {
+        "tokenizer_config.json": {
+            "tokenizer_class": "GPT2Tokenizer", "cls_token": "<x>", "mask_token": "<mask>", "sep_token": typed("<y>"),
+            "added_tokens_decoder": {
+                str(SIZE): token("<x>", lstrip=True), str(SIZE + 1): token("<y>", rstrip=True, special=True),
+            },
+        },
+    },
     "GPT-2": {"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "model_max_length": 1024}},
     "GPT-2 with padding": {
         "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "pad_token": "<pad>"},

@@ -33,7 +33,8 @@ DEFAULT_FILES = (
     "generation_config.json",
     "preprocessor_config.json",
 )
-"""The files of a model folder that some stage reads."""
+"""The files of a model folder that some stage reads. Their older forms are not among them: a repository that has both
+pytorch_model.bin and safetensors would be downloaded twice. A manifest whose source has no other form names them."""
 
 DTYPES = (
     *("float32", "float16", "bfloat16", "float64", "bool", "string"),

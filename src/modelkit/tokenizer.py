@@ -1,11 +1,13 @@
-"""tokenizer.json: reading it, and whether it belongs to a model."""
+"""tokenizer.json: reading it, making it of older files, and whether it belongs to a model."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkit import byte_level
 from modelkit.errors import StageError
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 8192
 """In one batch, padding included: 32 texts of 256 tokens. Attention takes memory by the square of a text's length."""
+FILE = "tokenizer.json"
+OTHER_FORMS = ("*.model", "vocab.txt", byte_level.VOCABULARY, byte_level.MERGES)
+"""Of tokenizers whose fast form another tool has to make."""
 
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
@@ -20,7 +25,7 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     from tokenizers import Tokenizer  # noqa: PLC0415
 
     if not path.exists():
-        raise StageError("no tokenizer.json in the source", hint="add it to `source.files`")
+        raise _missing(path.parent)
     # The library raises a bare Exception for every kind of broken file.
     try:
         return Tokenizer.from_file(str(path))
@@ -53,12 +58,55 @@ def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
     return 0
 
 
+def write_tokenizer(source: Path, into: Path) -> None:
+    """Write tokenizer.json to the folder `into`: the source's own, byte for byte, or one made of its older files.
+
+    Writes nothing where the source has neither.
+    """
+    if (source / FILE).exists():
+        shutil.copyfile(source / FILE, into / FILE)
+    elif byte_level.is_there(source):
+        (into / FILE).write_bytes(byte_level.tokenizer_json(source).encode())
+
+
 def refuse_stranger(folder: Path, rows: int | None) -> None:
-    """Raise `StageError` for a tokenizer that cannot belong to an embedding table of `rows` rows (None: unknown)."""
-    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    """Raise `StageError` for a tokenizer that cannot belong to an embedding table of `rows` rows (None: unknown).
+
+    `folder` is a source: it may have vocab.json and merges.txt instead of tokenizer.json.
+    """
+    tokenizer = _of_source(folder)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if rows is not None and largest >= rows:
         raise StageError(
-            f"tokenizer.json knows ids up to {largest}, the embedding table ends at {rows - 1}",
+            f"{FILE} knows ids up to {largest}, the embedding table ends at {rows - 1}",
             hint="the tokenizer and the weights do not belong together",
         )
+
+
+def _of_source(folder: Path) -> tokenizers.Tokenizer:
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    if (folder / FILE).exists() or not byte_level.is_there(folder):
+        return read_tokenizer(folder / FILE)
+    # The library raises a bare Exception here, too.
+    try:
+        return Tokenizer.from_str(byte_level.tokenizer_json(folder))
+    except StageError:
+        raise
+    except Exception as error:
+        raise StageError(
+            f"{byte_level.VOCABULARY} and {byte_level.MERGES} make no tokenizer ({error})",
+            hint="fetch the source again",
+        ) from error
+
+
+def _missing(folder: Path) -> StageError:
+    """What to do depends on what the source has instead."""
+    others = sorted(path.name for pattern in OTHER_FORMS for path in folder.glob(pattern))
+    if not others:
+        return StageError("no tokenizer.json in the source", hint="add it to `source.files`")
+    if others == [byte_level.VOCABULARY]:
+        hint = f"add {byte_level.MERGES} to `source.files`, which belongs to it"
+    else:
+        hint = byte_level.MAKE_ONE
+    return StageError(f"no tokenizer.json in the source, but {', '.join(others)}", hint=hint)

@@ -1,4 +1,4 @@
-"""Reading safetensors: one tensor at a time through mmap, so that memory holds a tensor and not the model."""
+"""Checkpoints, safetensors or pickled: one tensor at a time, so that memory holds a tensor and not the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from modelkit import pickled
 from modelkit.errors import StageError
 
 FLOATS = ("F32", "F16", "BF16", "F64")
@@ -14,7 +15,7 @@ FLOATS = ("F32", "F16", "BF16", "F64")
 
 
 class Weights:
-    """The tensors of every `*.safetensors` file of one folder, by name.
+    """The tensors of every `*.safetensors` file of one folder, by name; without one, those of pytorch_model.bin.
 
     `prefixes` are tried in front of every name, because a checkpoint of a task head carries its base model's tensors
     under a prefix (`bert.embeddings...`) and a bare one does not.
@@ -23,37 +24,31 @@ class Weights:
     def __init__(self, folder: Path, prefixes: Sequence[str] = ("",)) -> None:
         self._prefixes = prefixes
         self._read: set[str] = set()
-        self._files = {name: path for path in sorted(folder.glob("*.safetensors")) for name in _names(path)}
+        self._files = {name: file for file in _checkpoints(folder) for name in file.names()}
         if not self._files:
             raise StageError(
                 "no *.safetensors file in the source",
-                hint="add one to `source.files`; pickled weights (pytorch_model.bin) are not read",
+                hint="add one to `source.files`, or pytorch_model.bin where there is none",
             )
 
     def read(self, name: str, shape: tuple[int, ...]) -> Any:
         """The tensor as float32 of exactly `shape`. Raises `StageError` when it is missing, has another shape, or holds
         no floating-point numbers."""
-        import ml_dtypes  # noqa: F401, PLC0415  numpy knows bfloat16 once this is imported; it comes with onnx-ir
-        import numpy as np  # noqa: PLC0415
-
         stored = self._find(name)
         self._read.add(stored)
-        path = self._files[stored]
-        # The file is opened per tensor: closing it gives the mapped pages back.
-        with _open(path) as file:
-            header = file.get_slice(stored)
-            found = tuple(header.get_shape())
-            if found != shape:
-                raise StageError(
-                    f"{path.name}: tensor '{stored}' has shape {list(found)}, config.json asks for {list(shape)}",
-                    hint="the weights and config.json do not belong together",
-                )
-            if header.get_dtype() not in FLOATS:
-                raise StageError(
-                    f"{path.name}: tensor '{stored}' is stored as {header.get_dtype()}, expected {', '.join(FLOATS)}",
-                    hint="take the checkpoint before it was quantized",
-                )
-            return np.asarray(file.get_tensor(stored), dtype=np.float32)
+        file = self._files[stored]
+        dtype, found = file.form(stored)
+        if found != shape:
+            raise StageError(
+                f"{file.path.name}: tensor '{stored}' has shape {list(found)}, config.json asks for {list(shape)}",
+                hint="the weights and config.json do not belong together",
+            )
+        if dtype not in FLOATS:
+            raise StageError(
+                f"{file.path.name}: tensor '{stored}' is stored as {dtype}, expected {', '.join(FLOATS)}",
+                hint="take the checkpoint before it was quantized",
+            )
+        return file.read(stored)
 
     def refuse_unread(self, idle: Sequence[str]) -> None:
         """Raise `StageError` when a tensor was never asked for and no pattern of `idle` says that this is right.
@@ -73,16 +68,42 @@ class Weights:
         for prefix in self._prefixes:
             if prefix + name in self._files:
                 return prefix + name
-        files = sorted({path.name for path in self._files.values()})
+        files = sorted({file.path.name for file in self._files.values()})
         raise StageError(
             f"tensor '{name}' is missing from {', '.join(files)}{_near(name, self._files)}",
             hint="is `export` or the model_type of config.json the right one for these weights?",
         )
 
 
-def _names(path: Path) -> list[str]:
-    with _open(path) as file:
-        return list(file.keys())
+def _checkpoints(folder: Path) -> list[_Safe | pickled.Checkpoint]:
+    """The files of one form: a source that has both says the same in both."""
+    if safe := sorted(folder.glob("*.safetensors")):
+        return [_Safe(path) for path in safe]
+    pickles = [path] if (path := folder / pickled.WHOLE).exists() else sorted(folder.glob(pickled.SHARDS))
+    return [pickled.Checkpoint(path) for path in pickles]
+
+
+class _Safe:
+    """One safetensors file. It is opened per tensor: closing it gives the mapped pages back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        with _open(self.path) as file:
+            return list(file.keys())
+
+    def form(self, name: str) -> tuple[str, tuple[int, ...]]:
+        with _open(self.path) as file:
+            header = file.get_slice(name)
+            return header.get_dtype(), tuple(header.get_shape())
+
+    def read(self, name: str) -> Any:
+        import ml_dtypes  # noqa: F401, PLC0415  numpy knows bfloat16 once this is imported; it comes with onnx-ir
+        import numpy as np  # noqa: PLC0415
+
+        with _open(self.path) as file:
+            return np.asarray(file.get_tensor(name), dtype=np.float32)
 
 
 def _open(path: Path) -> Any:

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import stand_ins
+from stand_ins import pickles
 
 USAGE, COULD_NOT_RUN = 2, 3
 ROOM = 40_000
@@ -77,6 +78,13 @@ def broken_tokenizer(folder: Path) -> None:
     (folder / "weights" / "tokenizer.json").write_text('{"model": ')
 
 
+def planted(folder: Path) -> None:
+    """A pickle that asks for the system's shell, in the place of the weights."""
+    edited("*.safetensors", "pytorch_model.bin")(folder)
+    data = pickles.dictionary({"weight": b"cos\nsystem\n(" + pickles.text("touch planted") + b"tR"})
+    pickles.zipped(folder / "weights" / "pytorch_model.bin", data, {})
+
+
 SOURCE = 'path: weights\n  files: [config.json, "*.safetensors", tokenizer.json]'
 
 MISTAKES = {
@@ -94,6 +102,9 @@ MISTAKES = {
     "no tokenizer": Mistake(removed("tokenizer.json"), COULD_NOT_RUN, ("no tokenizer.json", "source.files")),
     "truncated safetensors": Mistake(
         truncated, COULD_NOT_RUN, ("model.safetensors", "no complete safetensors file", "fetch")
+    ),
+    "pickle that runs something": Mistake(
+        planted, COULD_NOT_RUN, ("pytorch_model.bin asks to run os.system", "nothing of it was run", "do not load")
     ),
     "missing tensor": Mistake(
         tensors(missing_tensor), COULD_NOT_RUN, ("encoder.layer.1.output.dense.bias", "missing from model.safetensors")

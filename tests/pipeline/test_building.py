@@ -474,8 +474,7 @@ def test_a_tokenizer_larger_than_the_table_is_told_before_the_export(
 
 
 def test_a_source_without_its_weights_pattern_is_told(project: Path) -> None:
-    edit(project, '"*.safetensors"', '"*.bin"')
-    (project.parent / "weights" / "pytorch_model.bin").write_bytes(b"pickle")
+    edit(project, '"*.safetensors"', '"*.tensors"')
     with pytest.raises(StageError, match=r"no \*\.safetensors file in the source"):
         built(project)
 

@@ -10,6 +10,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from stand_ins import pickles
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 """In the order of CodeT5's ids, 0 to 4."""
 T5 = {
@@ -55,6 +57,34 @@ def t5(folder: Path, seed: int = 0, **config: Any) -> Path:
     save_file(t5_weights(settings, seed), folder / "model.safetensors")
     tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def as_published(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """The same model in the files that CodeT5 is published in: a pickle, and no tokenizer.json."""
+    t5(folder, seed, **config)
+    settings = {**T5, **config}
+    tied = {f"{place}.weight": "shared.weight" for place in ("encoder.embed_tokens", "decoder.embed_tokens")}
+    if settings["tie_word_embeddings"]:
+        tied["lm_head.weight"] = "shared.weight"
+    pickles.save(t5_weights(settings, seed), folder / "pytorch_model.bin", tied)
+    (folder / "model.safetensors").unlink()
+    (folder / "tokenizer.json").unlink()
+    legacy_tokenizer(folder)
+    return folder
+
+
+def legacy_tokenizer(folder: Path) -> None:
+    """The tokenizer of `tokenizer()` in five older files, with three of CodeT5's hundred extra tokens."""
+    model = json.loads(tokenizer().to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = [" ".join(pair) + "\n" for pair in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(merges), encoding="utf-8")
+    flags = {"single_word": False, "lstrip": True, "rstrip": False, "normalized": True}
+    extra = [{"content": f"<extra_id_{number}>", **flags} for number in (2, 1, 0)]
+    numbers = {token["content"]: len(model["vocab"]) + place for place, token in enumerate(extra)}
+    (folder / "added_tokens.json").write_text(json.dumps(numbers))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": extra}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}))
 
 
 def t5_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:

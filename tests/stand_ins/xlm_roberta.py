@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import stand_ins
+from stand_ins import pickles
 
 XLM_ROBERTA = {
     "model_type": "xlm-roberta",
@@ -36,6 +37,14 @@ def xlm_roberta(folder: Path, seed: int = 0, **config: Any) -> Path:
     # The tensors are BERT's, by the same names.
     save_file(stand_ins.bert_weights(settings, seed), folder / "model.safetensors")
     unigram().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def as_published(folder: Path, seed: int = 0, **config: Any) -> Path:
+    """The same model with its weights in a pickle, as bge-m3 is published."""
+    xlm_roberta(folder, seed, **config)
+    (folder / "model.safetensors").unlink()
+    pickles.save(stand_ins.bert_weights({**XLM_ROBERTA, **config}, seed), folder / "pytorch_model.bin")
     return folder
 
 

@@ -92,8 +92,13 @@ def test_the_model_is_valid(source: Path, tmp_path: Path) -> None:
     onnx.checker.check_model(small_models.exported(source, tmp_path / "made") / MODEL, full_check=True)
 
 
-def test_an_old_bin_file_is_no_source(source: Path, tmp_path: Path) -> None:
+def test_safetensors_under_the_name_of_a_pickle_are_no_pickle(source: Path, tmp_path: Path) -> None:
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    assert "pytorch_model.bin is no complete file of torch.save" in refusal(source, tmp_path / "made")
+
+
+def test_a_source_without_weights_is_told(source: Path, tmp_path: Path) -> None:
+    (source / "model.safetensors").unlink()
     assert "no *.safetensors file in the source" in refusal(source, tmp_path / "made")
 
 

@@ -1,4 +1,4 @@
-"""safetensors -> ONNX without torch: reads config.json, finds the architecture, writes the graph tensor by tensor."""
+"""A checkpoint -> ONNX without torch: reads config.json, finds the architecture, writes the graph tensor by tensor."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import graphs, kinds, lock, model, weights
+from modelkit import byte_level, graphs, kinds, lock, model, opcodes, pickled, tokenizer, weights
 from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
@@ -29,7 +29,10 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in exporter.TOOLS},
         # Which architecture is known only when config.json is at hand, so every one counts.
-        "code": code(exporter, kinds.load("tasks", job.manifest.task.kind), graphs, weights, model, *_architectures()),
+        "code": code(
+            *(exporter, kinds.load("tasks", job.manifest.task.kind), graphs, model),
+            *(weights, pickled, opcodes, tokenizer, byte_level, *_architectures()),
+        ),
     }
 
 
@@ -45,7 +48,9 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     export = job.manifest.export
     kinds.load("exporters", export.kind).export(job.manifest, source, into, export.options)
     for name in task.CONSUMER_FILES:
-        if (source / name).exists():
+        if name == tokenizer.FILE:
+            tokenizer.write_tokenizer(source, into)
+        elif (source / name).exists():
             shutil.copyfile(source / name, into / name)
     (into / model.CARD).write_bytes(model.card(job.manifest.name, job.manifest.task).encode())
 

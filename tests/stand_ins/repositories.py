@@ -18,15 +18,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 import stand_ins
 from modelkit import manifest
 from servers import Hub
+from stand_ins import pickles, t5
 from stand_ins.clip import clip
 from stand_ins.deberta_v2 import deberta_v2
 from stand_ins.llama import LLAMA_32_1B, QWEN25_15B, SMOLLM2_135M, llama, qwen2
 from stand_ins.new import new
-from stand_ins.t5 import CODET5_SMALL, t5
 from stand_ins.xlm_roberta import xlm_roberta
 
 THIN = {"hidden_size": 128, "intermediate_size": 192, "torch_dtype": "bfloat16", "embedding_range": 3.0}
-T5 = {**CODET5_SMALL, "d_model": 128, "d_ff": 192, "embedding_range": 30.0}
+T5 = {**t5.CODET5_SMALL, "d_model": 128, "d_ff": 192, "embedding_range": 30.0}
 WORDS = 3000
 # Each layer of seeded weights adds rounding errors, and none has learned to forgive them.
 ENCODER = {"vocab_size": WORDS, "num_hidden_layers": 1, "intermediate_size": 256, "num_attention_heads": 12}
@@ -55,8 +55,10 @@ def _read_in(folder: Path, task: str) -> None:
 
 
 WRITERS: Mapping[str, Callable[[Path], Path]] = {
-    "Salesforce/codet5-small": partial(t5, **T5),
-    "Salesforce/codet5-base": partial(t5, **{**T5, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12}),
+    "Salesforce/codet5-small": partial(t5.as_published, **T5),
+    "Salesforce/codet5-base": partial(
+        t5.as_published, **{**T5, "num_heads": 12, "num_layers": 12, "num_decoder_layers": 12}
+    ),
     "openai/clip-vit-base-patch32": partial(
         clip, projection_dim=512, text_config={"max_position_embeddings": 77}, vision_config={"image_size": 224}
     ),
@@ -95,10 +97,13 @@ def hub(path: Path, folder: Path) -> Hub:
     source = read.source
     repository, revision = source.first.options.hub, source.first.options.revision
     WRITERS[repository](folder)
-    if read.task.kind != "image-feature-extraction":
+    if read.task.kind != "image-feature-extraction" and (folder / "tokenizer.json").exists():
         _read_in(folder, read.task.kind)
     if getattr(getattr(read.task.options, "text", None), "pooling", None) == "cls":
         _coarse(folder)
+    if "pytorch_model.bin" in source.files and (folder / "model.safetensors").exists():
+        pickles.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
     for name in source.files:
         if not any(folder.glob(name)):
             # A repository of its kind has it; nothing in the stand-in needs it to say anything.

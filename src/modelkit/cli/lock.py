@@ -24,6 +24,11 @@ def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
     with progress_bars() as progress:
         for manifest in manifests(paths):
             path = lock.path_of(manifest.path)
+            if check and not path.exists():
+                # That needs no look at what its source serves today.
+                stale = True
+                click.echo(f"{path}: there is no lock yet")
+                continue
             fresh = locking.resolved(manifest, store, offline=offline, progress=progress)
             earlier = lock.read_if_sound(manifest.path)
             differences = locking.compare(earlier, fresh)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import small_models
@@ -121,3 +122,25 @@ def test_importing_the_module_imports_no_onnxruntime() -> None:
     code = "import sys, modelkit.runtime; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_what_folding_freed_is_given_back(tmp_path: Path) -> None:
+    # 120 chains of constants, a megabyte each step, that onnxruntime folds to numbers when it loads the model.
+    def draw(drawing: small_models.Drawing) -> ir.Value:
+        tape, y = drawing.tape, drawing.x
+        for chain in range(120):
+            large = tape.node(f"large{chain}", "Expand", tape.constant(chain / 7, np.float32), tape.ints(512, 512))
+            large = tape.node(f"half{chain}", "Mul", large, tape.constant(0.5, np.float32))
+            y = tape.node(f"y{chain}", "Add", y, tape.node(f"sum{chain}", "ReduceSum", large, keepdims=0))
+        return y
+
+    folder = small_models.graph(tmp_path / "folding", ("n", 4), draw, ("n", 4))
+    code = (
+        "import sys, pathlib; from modelkit import runtime\n"
+        "told = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "import onnxruntime; before = told(); session = runtime.Session(pathlib.Path(sys.argv[1]), 1)\n"
+        "print(told() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder / "model.onnx")], capture_output=True, check=True)
+    assert int(done.stdout) < 40e6

@@ -79,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self) -> None:
         self.server.answering.requests.append(f"{self.command} {self.path}")
         answer = self.server.answering.answer(self.command, unquote(urlsplit(self.path).path))
+        if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            answer = _part(answer, int(wanted[1]), int(wanted[2] or len(answer.body) - 1))
         self.send_response(answer.status)
         self.send_header("Content-Length", str(len(answer.body)))
         for name, value in answer.headers.items():
@@ -89,6 +91,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Silent."""
+
+
+def _part(answer: Answer, first: int, last: int) -> Answer:
+    """RFC 9110, section 14; an answer that is going to be cut is not cut twice."""
+    if answer.status != 200 or answer.cut or not first <= last < len(answer.body):
+        return answer
+    place = {"Content-Range": f"bytes {first}-{last}/{len(answer.body)}"}
+    return Answer(206, answer.body[first : last + 1], {**answer.headers, **place})
 
 
 class Hub(Server):
@@ -114,7 +124,7 @@ class Hub(Server):
         return Answer(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
     def _api(self, what: str | None, revision: str) -> Answer:
-        if revision not in (self.commit, "main", *self.branches):
+        if revision not in (self.commit, "main", "HEAD", *self.branches):
             return Answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if what == "tree":
             return _json([{"type": "file", "path": name, **_identity(body)} for name, body in self.files.items()])
@@ -125,7 +135,7 @@ class Hub(Server):
         fault = self.fault.get(name)
         if isinstance(fault, int) or fault == "gated":
             return self._refusal(fault)
-        if revision not in (self.commit, "main", *self.branches):
+        if revision not in (self.commit, "main", "HEAD", *self.branches):
             return Answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if name not in self.files:
             return Answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit})

@@ -46,6 +46,16 @@ def product(weight: np.ndarray, before: str | None = None, **attributes: Any) ->
     return draw
 
 
+def optimized(path: Path, folder: Path) -> list[str]:
+    """The operators that onnxruntime runs in the place of those in the file."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
 class Pair:
     """One graph as it is and after a scheme."""
 
@@ -138,14 +148,35 @@ def test_huge_and_tiny_activations_stay_finite(tmp_path: Path, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", SCHEMES)
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_what_gelu_leaves_below_zero_is_not_cut_off(tmp_path: Path, kind: str, approximate: str) -> None:
+@pytest.mark.parametrize("loudness", [1, 0.4])
+def test_what_gelu_leaves_below_zero_is_not_cut_off(
+    tmp_path: Path, kind: str, approximate: str, loudness: float
+) -> None:
     # A bias in the columns would show as a mean error far from zero.
     pair = Pair(tmp_path, product(matrix(64, 48) + 0.05, "Gelu", approximate=approximate), 2, 64, 48, kind)
-    x = values(500, 64)
+    x = np.float32(loudness) * values(500, 64)
     error = pair.got(x) - pair.expected(x)
     assert pair.error(x) < CLOSE[kind]
     if kind == W8:
         assert abs(error.mean()) < error.std() / 10
+
+
+def test_after_relu_all_256_levels_are_used(tmp_path: Path) -> None:
+    bounded = Pair(tmp_path / "relu", product(matrix(64, 48), "Relu"), 2, 64, 48, W8)
+    plain = Pair(tmp_path / "plain", product(matrix(64, 48), "LeakyRelu", alpha=0.01), 2, 64, 48, W8)
+    assert bounded.error(values(200, 64)) < 0.75 * plain.error(values(200, 64))
+
+
+def test_a_quiet_token_after_gelu_keeps_its_digits(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, product(matrix(64, 48), "Gelu"), 2, 64, 48, W8)
+    assert pair.error(np.float32(0.3) * values(200, 64)) < 0.012
+
+
+def test_the_second_eight_bits_are_used_to_their_ends(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, W8, activations_16bit=("w",))
+    onnx.save(exposing(pair.path, "y/rest/codes", onnx.TensorProto.UINT8), tmp_path / "exposed.onnx")
+    codes = small_models.run(tmp_path / "exposed.onnx", {"x": values(200, 64)})[1]
+    assert (codes.min(), codes.max()) == (1, 255)
 
 
 def test_after_gelu_few_levels_are_left_to_negative_values(tmp_path: Path) -> None:
@@ -204,15 +235,22 @@ def test_sixteen_bit_activations_lose_less(tmp_path: Path, kind: str) -> None:
     assert all(fine < coarse for fine, coarse in errors)
 
 
+def test_onnxruntime_fuses_the_bias_with_gelu(tmp_path: Path) -> None:
+    def draw(drawing: Drawing) -> ir.Value:
+        tape = drawing.tape
+        inner = tape.node("inner", "MatMul", drawing.x, tape.weight("w1", matrix(64, 32)))
+        biased = tape.node("biased", "Add", inner, tape.weight("b", values(32)))
+        return tape.node("outer", "MatMul", tape.node("active", "Gelu", biased), tape.weight("w2", matrix(32, 48)))
+
+    nodes = optimized(Pair(tmp_path, draw, 3, 64, 48, W8).path, tmp_path)
+    assert (nodes.count("BiasGelu"), nodes.count("MatMulIntegerToFloat")) == (1, 2)
+
+
 @pytest.mark.parametrize("kind", SCHEMES)
 @pytest.mark.parametrize("finer", [(), ("w",)])
 def test_onnxruntime_fuses_product_cast_and_scale(tmp_path: Path, kind: str, finer: tuple[str, ...]) -> None:
     pair = Pair(tmp_path, product(matrix(64, 48), "Gelu"), 3, 64, 48, kind, activations_16bit=finer)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(pair.path, options, providers=["CPUExecutionProvider"])
-    nodes = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    nodes = optimized(pair.path, tmp_path)
     assert nodes.count("MatMulIntegerToFloat") == 1 + len(finer)
     assert "MatMulInteger" not in nodes
 

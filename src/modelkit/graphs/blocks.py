@@ -1,4 +1,4 @@
-"""The blocks encoders are made of. Weights come as the reference framework stores them and leave in ONNX's layout."""
+"""The blocks of transformers. Weights come as the reference framework stores them and leave in ONNX's layout."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def original(source: str, class_name: str, task: str) -> Any:
     config, _ = transformers.PretrainedConfig.get_config_dict(source)
     refuse_unknown(config.get("model_type"), task)
     loader = getattr(transformers, class_name)
-    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     model, told = loader.from_pretrained(source, output_loading_info=True, **options)
     # Vectors are taken before the pooler, and checkpoints of embedding models are often saved without one.
     missing = sorted(name for name in told["missing_keys"] if not ("pooler." in name and class_name == "AutoModel"))

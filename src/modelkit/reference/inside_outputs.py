@@ -101,7 +101,7 @@ def original(request: dict[str, Any], class_name: str) -> Any:
     import torch
     import transformers
 
-    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
     loader = getattr(transformers, class_name)
     model, told = loader.from_pretrained(request["source"], output_loading_info=True, **options)
     missing = sorted(name for name in told["missing_keys"] if not ("pooler." in name and class_name == "AutoModel"))
@@ -116,7 +116,7 @@ def tokenizer(request: dict[str, Any]) -> Any:
 
     folder = Path(request["source"])
     if (folder / "tokenizer_config.json").exists():
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     made = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     # One text at a time needs no padding, and a limit of its own could be shorter than the one asked for.
     made.backend_tokenizer.no_padding()

@@ -27,7 +27,10 @@ def answer(script: str, request: Mapping[str, Any]) -> dict[str, Any]:
         asked, answered = Path(scratch, "request.json"), Path(scratch, "answer.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
         command: list[str | Path] = [interpreter, "-I", ENTRY, ENTRY.with_name(f"inside_{script}.py"), asked, answered]
-        done = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=_surroundings(scratch))
+        # Whatever a library in there asks, nobody is there to answer.
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=scratch, env=_surroundings(scratch)
+        )
         said = done.stderr.decode(errors="replace")
         if done.returncode or not answered.exists():
             raise StageError(_last_line(said, done.returncode), hint=_kept(script, said), log=said)

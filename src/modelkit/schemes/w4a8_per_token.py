@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.per_token import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
-VERSION = 3
+VERSION = 4
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 

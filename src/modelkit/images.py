@@ -15,7 +15,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from modelkit.errors import InputError, StageError
 
@@ -208,7 +208,7 @@ def _refuse_odd_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _opened(picture: object) -> tuple[str, io.BufferedIOBase]:
+def _opened(picture: object) -> tuple[str, IO[bytes]]:
     """What to call it, and its bytes."""
     if isinstance(picture, bytes):
         return "the image", io.BytesIO(picture)

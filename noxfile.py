@@ -28,7 +28,7 @@ def readme(session: nox.Session) -> None:
 
 @nox.session
 def roads(session: nox.Session) -> None:
-    """Our graphs against those traced from the original models; makes the reference environment (1.3 GB) if needed."""
+    """Our graphs against those traced from the original models; makes the reference environment (1.1 GB) if needed."""
     session.install("-e", ".[test]")
     session.run("pytest", "-m", "reference", *session.posargs)
 

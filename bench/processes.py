@@ -21,9 +21,9 @@ STORE = WORK / "store"
 
 
 def optimum_command() -> Path:
-    """`optimum-cli` of the reference environment, which is made first if it is missing (about a minute, 1.3 GB)."""
+    """`optimum-cli` of the reference environment, which is made first if it is missing (about a minute, 1.1 GB)."""
     if environment.find() is None:
-        tell("making the reference environment (about a minute, 1.3 GB)")
+        tell("making the reference environment (about a minute, 1.1 GB)")
     return environment.python().with_name("optimum-cli")
 
 

@@ -1,6 +1,6 @@
 """Two roads to one model: our own graph and the one that optimum traces from the original give the same numbers.
 
-They need the reference environment: `pytest -m reference` makes it when it is missing (about a minute, 1.3 GB).
+They need the reference environment: `pytest -m reference` makes it when it is missing (about a minute, 1.1 GB).
 """
 
 from __future__ import annotations

@@ -214,6 +214,36 @@ def test_an_axis_of_a_name_that_is_not_known_may_have_any_length(tmp_path):
     assert of(made, wanted).outcome == "passed"
 
 
+def test_a_past_whose_length_was_traced_fails(tmp_path):
+    # The runs had equal lengths for every axis that is neither batch nor sequence once.
+    for length in signature.OTHERS_FROM:
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        past = ("batch", "past_sequence")
+        wanted = Signature(specs(x=("float32", past)), specs(y=("float32", past)))
+        nodes = [helper.make_node("Reshape", ["x", "traced"], ["y"])]
+        made = drawn(folder, nodes, [info("x", shape=past)], [info("y", shape=past)], [ints("traced", 0, length)])
+        assert of(made, wanted).outcome == "failed"
+
+
+def test_both_sides_of_a_switch_are_run(tmp_path):
+    def body(name, operator):
+        node = helper.make_node(operator, ["x"], [f"{name}/y"], name=name)
+        return helper.make_graph([node], name, [], [info(f"{name}/y")])
+
+    wanted = Signature(specs(x=("float32", ("batch", 4)), on=("bool", (1,))), LINE.outputs)
+    inputs = [info("x"), info("on", TensorProto.BOOL, (1,))]
+    for number, (then, otherwise) in enumerate([("Shape", "Identity"), ("Identity", "Shape")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        branches = {"then_branch": body("then", then), "else_branch": body("else", otherwise)}
+        made = drawn(folder, [helper.make_node("If", ["on"], ["y"], **branches)], inputs, [info("y")])
+        assert of(made, wanted).outcome == "failed"
+    fine = {"then_branch": body("then", "Identity"), "else_branch": body("else", "Identity")}
+    made = drawn(tmp_path, [helper.make_node("If", ["on"], ["y"], **fine)], inputs, [info("y")])
+    assert of(made, wanted).outcome == "passed"
+
+
 def test_weights_do_not_count_as_inputs(tmp_path):
     weight = numpy_helper.from_array(np.ones(4, np.float32), "weight")
     node = helper.make_node("Add", ["x", "weight"], ["y"])

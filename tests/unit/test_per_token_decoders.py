@@ -14,7 +14,6 @@ import pytest
 import small_models
 from modelkit.errors import StageError
 from modelkit.graphs import files
-from modelkit.graphs.float_tensors import left_in_float32
 from modelkit.graphs.integers import to_int4, to_int8
 from modelkit.graphs.tape import Drawn, Tape, model_of, output, typed
 from small_models import Drawing
@@ -442,44 +441,6 @@ def test_logits_do_not_feel_the_batch_or_the_padding_of_the_past(steps: tuple[st
 
 
 # What stays
-
-
-def left(folder: Path, draw: Any, kind: str = W8) -> list[tuple[str, int, str]]:
-    return left_in_float32(files.load(Pair(folder, draw, kind).folder))
-
-
-@pytest.mark.parametrize("kind", SCHEMES)
-def test_nothing_large_stays_in_float32(tmp_path: Path, kind: str) -> None:
-    assert left(tmp_path, branches, kind) == []
-
-
-def test_a_large_table_read_along_another_axis_is_told(tmp_path: Path) -> None:
-    def draw(drawing: Drawing) -> ir.Value:
-        tape = drawing.tape
-        indices = tape.node("ids", "Cast", drawing.x, to=ir.DataType.INT64)
-        columns = tape.node("columns", "Gather", tape.weight("table", TABLE.T), indices, axis=1)
-        return tape.node("turned", "Transpose", columns, perm=[1, 2, 0])
-
-    assert left(tmp_path, draw) == [("table", TABLE.nbytes, "read by Gather 'columns' as input 0")]
-
-
-def test_a_large_tensor_read_in_a_body_is_told(tmp_path: Path) -> None:
-    def draw(drawing: Drawing) -> ir.Value:
-        tape = drawing.tape
-        large = tape.weight("large", TABLE)
-        inner, other = tape.inner(), tape.inner()
-        first = ir.Graph([], [inner.node("square", "Mul", large, large)], nodes=inner.nodes, name="then")
-        second = ir.Graph([], [other.node("double", "Add", large, large)], nodes=other.nodes, name="else")
-        true = tape.node("true", "Equal", tape.ints(1), tape.ints(1))
-        chosen = tape.node("chosen", "If", true, then_branch=first, else_branch=second)
-        none = tape.node("none", "Mul", tape.node("size", "Size", drawing.x), tape.constant(0, np.int64))
-        none = tape.node("zero", "Cast", none, to=ir.DataType.FLOAT)
-        return tape.node("repeated", "Unsqueeze", tape.node("sum", "Add", chosen, none), tape.ints(0))
-
-    [(name, size, why)] = left(tmp_path, draw)
-    assert (name, size) == ("large", TABLE.nbytes)
-    assert "Mul 'square' as input 0" in why
-    assert "Add 'double' as input 1" in why
 
 
 # The other schemes

@@ -22,7 +22,7 @@ class Options:
 
 
 def check(subject: Subject, limits: Options) -> Verdict:
-    """Embed 32 texts of all lengths one by one and all at once."""
+    """Run 32 texts of all lengths one by one and then together, in as few batches as the task makes of them."""
     import numpy as np  # noqa: PLC0415
 
     rows = spread(subject.corpus)

@@ -13,11 +13,13 @@ from modelkit.vocabulary import Signature, Subject, TensorSpec, Verdict
 if TYPE_CHECKING:
     from modelkit.runtime import Session
 
-VERSION = 1
+VERSION = 2
 PROMISE = "inputs and outputs have the names, order, element types and shapes of the manifest's signature"
 TRIALS = ({"batch": 2, "sequence": 5}, {"batch": 1, "sequence": 4})
-"""Axis lengths of the trial runs; an axis of another name gets 3, so that no two are alike by accident. Two, because a
-graph that kept the lengths it was traced with runs with one of them."""
+"""Axis lengths of the trial runs; axes of other names get lengths of their own in each, so that no two are alike by
+accident. Two runs, because a graph that kept the lengths it was traced with runs with one of them."""
+OTHERS_FROM = (6, 3)
+"""The length of the first other axis, by name, in each run; the next is one longer."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,21 @@ def _trials(path: Path, signature: Signature) -> list[str]:
 
     try:
         session = runtime.Session(path, threads=1)
-        return next(filter(None, (_wrong_results(session, signature, lengths) for lengths in TRIALS)), [])
+        runs = (_wrong_results(session, signature, number) for number in range(len(TRIALS)))
+        return next(filter(None, runs), [])
     except (StageError, CheckError) as error:
         return [f"it does not run with inputs of the declared shapes: {error.message}"]
 
 
-def _wrong_results(session: Session, signature: Signature, lengths: Mapping[str, int]) -> list[str]:
+def _wrong_results(session: Session, signature: Signature, number: int) -> list[str]:
     import numpy as np  # noqa: PLC0415
 
-    # Ones everywhere: a legal token, a mask that keeps all, and a legal token type in every encoder.
-    feed = {spec.name: np.ones(_shape(spec, lengths), np.dtype(spec.dtype)) for spec in signature.inputs}
+    lengths = _lengths(signature, number)
+    # Ones everywhere: a legal token, a mask that keeps all, and a legal token type in every encoder. A switch, such as
+    # that between the first step and the later ones, is on in one run and off in the other.
+    values = {spec.name: number == 0 if spec.dtype == "bool" else 1 for spec in signature.inputs}
+    feed = {spec.name: np.full(_shape(spec, lengths), values[spec.name], np.dtype(spec.dtype))
+            for spec in signature.inputs}  # fmt: skip
     results = dict(zip(session.outputs, session.run(feed), strict=True))
     return [
         f"output {spec.name} came out as {results[spec.name].dtype}{list(results[spec.name].shape)}, "
@@ -116,12 +123,23 @@ def _wrong_results(session: Session, signature: Signature, lengths: Mapping[str,
     ]
 
 
+def _lengths(signature: Signature, number: int) -> dict[str, int]:
+    """Of every named axis in one trial run, but for totals, which follow from two others."""
+    named = {axis for spec in (*signature.inputs, *signature.outputs) for axis in spec.shape if isinstance(axis, str)}
+    named |= {part for axis in named if (rest := _parts(axis)) for part in rest}
+    others = sorted(axis for axis in named - TRIALS[number].keys() if not _parts(axis))
+    return {**TRIALS[number], **{axis: OTHERS_FROM[number] + place for place, axis in enumerate(others)}}
+
+
+def _parts(axis: str) -> tuple[str, str] | None:
+    """By the naming of caches, a total is the past and the present together."""
+    rest = axis.removeprefix("total_")
+    return (f"past_{rest}", rest) if rest != axis else None
+
+
 def _shape(spec: TensorSpec, lengths: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(_length(axis, lengths) if isinstance(axis, str) else axis for axis in spec.shape)
 
 
 def _length(axis: str, lengths: Mapping[str, int]) -> int:
-    """By the naming of caches, a total is the past and the present together."""
-    if rest := axis.removeprefix("total_") if axis.startswith("total_") else "":
-        return _length(f"past_{rest}", lengths) + _length(rest, lengths)
-    return lengths.get(axis, 3)
+    return sum(lengths[part] for part in _parts(axis) or (axis,))

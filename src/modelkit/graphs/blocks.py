@@ -58,6 +58,18 @@ class Blocks:
         scale, bias = self.parameter(f"{name}.weight", width), self.parameter(f"{name}.bias", width)
         return self.tape.node(name, "LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
+    def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
+        """Scaling to a root mean square of one over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
+
+        Operator by operator in the order that onnxruntime fuses to its SimplifiedLayerNormalization.
+        """
+        tape = self.tape
+        squares = tape.node(f"{name}/squares", "Pow", x, tape.constant(2.0, np.float32))
+        mean = tape.node(f"{name}/mean", "ReduceMean", squares, tape.ints(-1), keepdims=1)
+        floored = tape.node(f"{name}/floored", "Add", mean, tape.constant(epsilon, np.float32))
+        unit = tape.node(f"{name}/unit", "Div", x, tape.node(f"{name}/length", "Sqrt", floored))
+        return tape.node(name, "Mul", unit, self.parameter(f"{name}.weight", width))
+
     def attention_bias(self, mask: ir.Value) -> ir.Value:
         """int64[batch, sequence] of ones and zeros -> float32[batch, 1, 1, sequence] of 0 and `LOWEST`."""
         tape = self.tape

@@ -70,22 +70,9 @@ def causal(blocks: Blocks, config: Any, biases: Biases) -> Drawn:
     for number, past in enumerate(pasts):
         hidden, present = _layer(blocks, hidden, f"layers.{number}", past, plan)
         presents += _present(present, number, heads)
-    hidden = rms_norm(blocks, hidden, "norm", config.hidden_size, config.rms_norm_eps)
+    hidden = blocks.rms_norm(hidden, "norm", config.hidden_size, config.rms_norm_eps)
     logits = output(_head(blocks, hidden, table, config), "logits", ["batch", "sequence", config.vocab_size])
     return Drawn([ids, mask, positions, *(value for past in pasts for value in past)], [logits, *presents])
-
-
-def rms_norm(blocks: Blocks, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
-    """Scaling to a root mean square of one over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
-
-    Operator by operator in the order that onnxruntime fuses to its SimplifiedLayerNormalization.
-    """
-    tape = blocks.tape
-    squares = tape.node(f"{name}/squares", "Pow", x, tape.constant(2.0, np.float32))
-    mean = tape.node(f"{name}/mean", "ReduceMean", squares, tape.ints(-1), keepdims=1)
-    floored = tape.node(f"{name}/floored", "Add", mean, tape.constant(epsilon, np.float32))
-    unit = tape.node(f"{name}/unit", "Div", x, tape.node(f"{name}/length", "Sqrt", floored))
-    return tape.node(name, "Mul", unit, blocks.parameter(f"{name}.weight", width))
 
 
 def _heads(config: Any) -> Heads:
@@ -135,10 +122,10 @@ def _mask(tape: Tape, ids: ir.Value, mask: ir.Value) -> ir.Value:
 
 def _layer(blocks: Blocks, hidden: ir.Value, name: str, past: Cache, plan: Plan) -> tuple[ir.Value, Cache]:
     tape, width, epsilon = blocks.tape, plan.config.hidden_size, plan.config.rms_norm_eps
-    normed = rms_norm(blocks, hidden, f"{name}.input_layernorm", width, epsilon)
+    normed = blocks.rms_norm(hidden, f"{name}.input_layernorm", width, epsilon)
     attended, present = _attention(blocks, normed, f"{name}.self_attn", past, plan)
     hidden = tape.node(f"{name}.self_attn.residual", "Add", hidden, attended)
-    normed = rms_norm(blocks, hidden, f"{name}.post_attention_layernorm", width, epsilon)
+    normed = blocks.rms_norm(hidden, f"{name}.post_attention_layernorm", width, epsilon)
     return tape.node(f"{name}.mlp.residual", "Add", hidden, _feed_forward(blocks, normed, f"{name}.mlp", plan)), present
 
 

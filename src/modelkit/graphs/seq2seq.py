@@ -29,12 +29,12 @@ def encoder(blocks: Blocks, ids: ir.Value, mask: ir.Value, config: Any) -> ir.Va
     hidden = _embed(blocks, "encoder", ids, config)
     for number in range(config.num_layers):
         name = f"encoder.block.{number}"
-        normed = rms_norm(blocks, hidden, f"{name}.layer.0.layer_norm", config)
+        normed = blocks.rms_norm(hidden, f"{name}.layer.0.layer_norm", config.d_model, config.layer_norm_epsilon)
         attention = f"{name}.layer.0.SelfAttention"
         mixed = _attend(blocks, attention, normed, keys_values(blocks, attention, normed, config), bias, config)
         hidden = tape.node(f"{name}.layer.0.sum", "Add", hidden, mixed)
         hidden = _feed_forward(blocks, hidden, f"{name}.layer.1", config)
-    return rms_norm(blocks, hidden, "encoder.final_layer_norm", config)
+    return blocks.rms_norm(hidden, "encoder.final_layer_norm", config.d_model, config.layer_norm_epsilon)
 
 
 def encoder_keys_values(blocks: Blocks, encoded: ir.Value, config: Any) -> list[KeysValues]:
@@ -56,7 +56,7 @@ def decoder(
     for number in range(config.decoder_layers):
         name = f"decoder.block.{number}"
         attention = f"{name}.layer.0.SelfAttention"
-        normed = rms_norm(blocks, hidden, f"{name}.layer.0.layer_norm", config)
+        normed = blocks.rms_norm(hidden, f"{name}.layer.0.layer_norm", config.d_model, config.layer_norm_epsilon)
         both = keys_values(blocks, attention, normed, config)
         if past:
             both = KeysValues(*(tape.node(f"{attention}.{part}s", "Concat", old, new, axis=2)
@@ -64,22 +64,11 @@ def decoder(
         present.append(both)
         mixed = _attend(blocks, attention, normed, both, bias, config)
         hidden = tape.node(f"{name}.layer.0.sum", "Add", hidden, mixed)
-        normed = rms_norm(blocks, hidden, f"{name}.layer.1.layer_norm", config)
+        normed = blocks.rms_norm(hidden, f"{name}.layer.1.layer_norm", config.d_model, config.layer_norm_epsilon)
         mixed = _attend(blocks, f"{name}.layer.1.EncDecAttention", normed, encoded[number], mask, config)
         hidden = tape.node(f"{name}.layer.1.sum", "Add", hidden, mixed)
         hidden = _feed_forward(blocks, hidden, f"{name}.layer.2", config)
-    return rms_norm(blocks, hidden, "decoder.final_layer_norm", config), present
-
-
-def rms_norm(blocks: Blocks, x: ir.Value, name: str, config: Any) -> ir.Value:
-    """Scaling to a root mean square of one over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467), without a
-    mean and without a bias; in the order of operators that onnxruntime fuses to its SimplifiedLayerNormalization."""
-    tape = blocks.tape
-    squares = tape.node(f"{name}.squares", "Pow", x, tape.constant(2.0, np.float32))
-    mean = tape.node(f"{name}.mean", "ReduceMean", squares, tape.ints(-1), keepdims=1)
-    floored = tape.node(f"{name}.floored", "Add", mean, tape.constant(config.layer_norm_epsilon, np.float32))
-    unit = tape.node(f"{name}.unit", "Div", x, tape.node(f"{name}.length", "Sqrt", floored))
-    return tape.node(name, "Mul", unit, blocks.parameter(f"{name}.weight", config.d_model))
+    return blocks.rms_norm(hidden, "decoder.final_layer_norm", config.d_model, config.layer_norm_epsilon), present
 
 
 def keys_values(blocks: Blocks, name: str, x: ir.Value, config: Any) -> KeysValues:
@@ -137,7 +126,7 @@ def _attend(blocks: Blocks, name: str, x: ir.Value, seen: KeysValues, bias: ir.V
 def _feed_forward(blocks: Blocks, x: ir.Value, name: str, config: Any) -> ir.Value:
     tape, width, inner = blocks.tape, config.d_model, config.d_ff
     dense = f"{name}.DenseReluDense"
-    normed = rms_norm(blocks, x, f"{name}.layer_norm", config)
+    normed = blocks.rms_norm(x, f"{name}.layer_norm", config.d_model, config.layer_norm_epsilon)
     if config.feed_forward_proj == "gated-gelu":
         opened = blocks.linear(normed, f"{dense}.wi_0", width, inner, bias=False)
         # By that name transformers means the tanh approximation, `gelu_new`; by "gelu" the exact one.

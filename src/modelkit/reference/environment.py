@@ -22,7 +22,7 @@ PINS = Path(__file__).with_name("requirements.txt")
 IMPORTS = ("torch", "transformers", "optimum.exporters.onnx")
 """What has to be importable in it: a torch built for CUDA installs anywhere, and fails here."""
 NEEDED = 3_000_000_000
-"""Bytes that are free before it is made: what pip unpacks aside, and what stays (1.3 GB)."""
+"""Bytes that are free before it is made: what pip unpacks aside, and what stays (1.1 GB)."""
 NAMED = "MODELKIT_REFERENCE"
 """Environment variable with the folder of an environment that exists already; it has to hold what the lock says."""
 MAKE = "modelkit exporters --make optimum"
@@ -35,7 +35,7 @@ print(json.dumps({one.metadata["Name"]: one.version for one in distributions()})
 
 
 def python(progress: Progress | None = None) -> Path:
-    """The environment's interpreter; the environment is made first when it is missing (about a minute, 1.3 GB).
+    """The environment's interpreter; the environment is made first when it is missing (about a minute, 1.1 GB).
 
     Any number of processes may ask at once: one makes it, the others wait. Raises `StageError` when it cannot be made,
     or when the one that MODELKIT_REFERENCE names holds other packages than the lock.

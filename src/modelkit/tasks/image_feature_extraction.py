@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ManifestError, StageError
 from modelkit.images import DATA_URL, MOST_PIXELS, Preprocessor, read_settings
-from modelkit.tokenizer import read_tokenizer, refuse_stranger
+from modelkit.tokenizer import in_batches, read_tokenizer, refuse_stranger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,9 +104,7 @@ class ImageTextEmbedder:
         session = self._part(TEXT)
         rows = np.empty((len(texts), _width(session, TEXT)), np.float32)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in in_batches([len(one) for one in ids], batch_size):
             rows[batch] = _run(session, TEXT, *_padded([ids[row] for row in batch]))
         return rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from modelkit.errors import CheckError, ManifestError, StageError
-from modelkit.tokenizer import pad_id, read_tokenizer, refuse_stranger
+from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -146,10 +146,8 @@ class Classifier:
         import numpy as np  # noqa: PLC0415
 
         encoded = list(self._encoded(pairs))
-        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
         rows = np.empty((len(encoded), self.width), np.float32)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in in_batches([len(one.ids) for one in encoded], batch_size):
             rows[batch] = self._run([encoded[row] for row in batch])
         return rows
 

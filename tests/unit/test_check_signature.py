@@ -229,11 +229,11 @@ def test_a_past_whose_length_was_traced_fails(tmp_path):
 def test_both_sides_of_a_switch_are_run(tmp_path):
     def body(name, operator):
         node = helper.make_node(operator, ["x"], [f"{name}/y"], name=name)
-        return helper.make_graph([node], name, [], [info(f"{name}/y")])
+        return helper.make_graph([node], name, [], [info(f"{name}/y", shape=("rows", "columns"))])
 
     wanted = Signature(specs(x=("float32", ("batch", 4)), on=("bool", (1,))), LINE.outputs)
     inputs = [info("x"), info("on", TensorProto.BOOL, (1,))]
-    for number, (then, otherwise) in enumerate([("Shape", "Identity"), ("Identity", "Shape")]):
+    for number, (then, otherwise) in enumerate([("Transpose", "Identity"), ("Identity", "Transpose")]):
         folder = tmp_path / str(number)
         folder.mkdir()
         branches = {"then_branch": body("then", then), "else_branch": body("else", otherwise)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,21 +20,22 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     Yields True, or without `wait` False at once when somebody else holds it. The folder of `file` must exist.
     Raises StageError on a file system without kernel locks, OSError when the lock file cannot be made.
     """
-    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout  # noqa: PLC0415  costs 50 ms
+    from filelock import FileLock, Timeout  # noqa: PLC0415  costs 50 ms
 
-    lock: BaseFileLock = FileLock(file, timeout=-1 if wait else 0)
-    refusal = StageError(f"the file system of {file.parent} has no file locks", hint="point MODELKIT_STORE elsewhere")
+    # Marker files, its substitute for kernel locks, outlive a killed holder, or end under a live one.
+    lock = FileLock(file, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
         lock.acquire()
         held = True
     except Timeout:
         held = False
-    except NotImplementedError as error:
-        raise refusal from error
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        raise StageError(
+            f"the file system of {file.parent} has no file locks", hint="point MODELKIT_STORE elsewhere"
+        ) from error
     try:
-        # Newer filelock falls back to marker files by itself. Those outlive a killed holder, or end under a live one.
-        if isinstance(lock, SoftFileLock):
-            raise refusal
         yield held
     finally:
         lock.release()

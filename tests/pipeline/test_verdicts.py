@@ -47,7 +47,7 @@ def project(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch)
     checks = path.parent / "conformance" / "checks"
     checks.mkdir()
     (checks / "counted.py").write_text(CHECK.format(version=1))
-    monkeypatch.setattr(conformance, "plan", lambda manifest: ("budget", "counted"))
+    monkeypatch.setattr(conformance, "plan", lambda manifest, profile: ("budget", "counted"))
     return path
 
 
@@ -99,8 +99,12 @@ def test_all_checks_of_the_task_on_the_shelf_and_in_the_project_are_planned(tmp_
     path = stand_ins.project(tmp_path / "project")
     (path.parent / "conformance" / "checks").mkdir()
     (path.parent / "conformance" / "checks" / "counted.py").write_text(CHECK.format(version=1))
-    task = "feature-extraction"
-    wanted = [kind for kind in kinds.names("checks") if task in getattr(kinds.load("checks", kind), "TASKS", [task])]
+    wanted = [
+        kind
+        for kind in kinds.names("checks")
+        if set(getattr(kinds.load("checks", kind), "NEEDS", ())) <= {"vectors"}
+        and getattr(kinds.load("checks", kind), "PROFILE", "quick") == "quick"
+    ]
     assert conformance.plan(manifest.load(path)) == tuple(sorted([*wanted, "counted"]))
 
 

@@ -41,11 +41,11 @@ def command(paths: tuple[Path, ...], *, offline: bool) -> None:
 
 
 def _recorded(build: Build) -> str:
-    from modelkit import conformance  # noqa: PLC0415
+    from modelkit import corpora  # noqa: PLC0415
     from modelkit.reference import process, recorded  # noqa: PLC0415
 
     manifest = build.job.manifest
-    rows = recorded.select(conformance.corpus(manifest)[0])
+    rows = recorded.select(corpora.rows(manifest)[0])
     request = {
         "source": str(build.artifact("downloaded").folder.absolute()),
         "task": manifest.task.kind,

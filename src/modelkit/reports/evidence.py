@@ -53,6 +53,7 @@ def _entry(record: Record) -> dict[str, Any]:
     """A verdict with when and where it was taken, and the key of all that it depends on."""
     return {
         **record["verdict"],
+        "again": record["again"],
         "key": record["keys"].get(record["verdict"]["check"]),
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": {

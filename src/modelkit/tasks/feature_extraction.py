@@ -22,6 +22,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
 FEWEST_TOKENS = 3
 """One token between the two special ones that encoders put around a text."""
+GIVES = ("vectors",)
 CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
 

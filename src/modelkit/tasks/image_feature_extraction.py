@@ -26,6 +26,7 @@ PARTS = {
 """Part -> what is fed to it, and what is read."""
 FEWEST_TOKENS = 3
 """One token between the two special ones around a text."""
+GIVES = ("vectors", "images")
 CONSUMER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("preprocessor_config.json", "config.json"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from modelkit.runtime import Sessions
 
+GIVES = ("logits", "text")
 CONSUMER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

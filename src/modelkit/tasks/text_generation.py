@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from modelkit.runtime import Session, Sessions
 
+GIVES = ("logits", "text")
 CONSUMER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

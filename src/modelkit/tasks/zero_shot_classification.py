@@ -27,6 +27,7 @@ SLOT = "{}"
 """Where the label goes in a hypothesis."""
 FEWEST_TOKENS = 5
 """A premise and a hypothesis of one token each, and three special ones."""
+GIVES = ("logits", "labels")
 CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """What a consumer of the model needs beside it; config.json says which of the logits is which answer."""
 

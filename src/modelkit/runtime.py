@@ -102,6 +102,11 @@ def _not_from_quantizer(record: Any) -> bool:
     return "pre-processing before quantization" not in record.getMessage()
 
 
+def version() -> str:
+    """onnxruntime's own, which loads it."""
+    return str(_onnxruntime().__version__)
+
+
 @cache
 def _onnxruntime() -> Any:
     import onnxruntime  # noqa: PLC0415
@@ -142,7 +147,7 @@ def cpu() -> Mapping[str, Any]:
     """What makes this machine's arithmetic differ from another's: architecture, SIMD features, core count."""
     import platform  # noqa: PLC0415
 
-    wanted = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    wanted = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
     cpuinfo = Path("/proc/cpuinfo")
     flags: set[str] = set()
     if cpuinfo.exists():

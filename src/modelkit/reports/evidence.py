@@ -59,6 +59,8 @@ def _entry(record: Record) -> dict[str, Any]:
         "platform": {
             "python": platform.python_version(),
             "processor": runtime.cpu(),
+            # As onnxruntime counts them: 0 is its own choice, one for each core. A check that sets it says so.
+            "intra_op_num_threads": 0,
             "tools": {name: tool(name) for name in TOOLS},
         },
     }

@@ -14,7 +14,7 @@ from typing import Any
 from modelkit import generation, images, kinds, lock, model, runtime, tokenizer
 from modelkit import limits as judgement
 from modelkit.digests import key_of
-from modelkit.errors import CheckError, ModelkitError
+from modelkit.errors import CheckError, InputError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.job import code, tool
@@ -56,9 +56,10 @@ class Examination:
             return _excused(manifest, variant, replace(_verdict(record), reused=True))
         try:
             found = self._module(check).check(self._subject(), self._limits(check))
-        except CheckError as error:
-            error.message = f"{self.build.job.name}: {check} could not run: {error.message}"
-            raise
+        # A text of the corpus that the model cannot answer is the corpus's fault, and no caller's.
+        except (CheckError, InputError) as error:
+            message = f"{self.build.job.name}: {check} could not run: {error.message}"
+            raise CheckError(message, where=error.where, hint=error.hint) from error
         # A project's check may not pass its verdict off as another's.
         verdict: Verdict = replace(found, check=check)
         if verdict.outcome == "passed":

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from modelkit.errors import CheckError
+from modelkit.errors import InputError
 from modelkit.generation.decoding import Answer, Steps, decode
 from modelkit.generation.sampling import Sampler
 from modelkit.generation.settings import Generation
@@ -66,14 +66,14 @@ def by_length(prompts: Sequence[Ids], size: int) -> Iterator[list[int]]:
 
 
 def encoded(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-    """The ids of each text. Raises `CheckError` for one that is empty, or that the tokenizer makes nothing of."""
+    """The ids of each text. Raises `InputError` for one that is empty, or that the tokenizer makes nothing of."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"a prompt is text, number {number + 1} is {type(text).__name__}")
     found = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
     for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
         if not text or not ids:
-            raise CheckError(
+            raise InputError(
                 f"prompt {number + 1} of {len(texts)} is empty", hint="give the model a text to go on from"
             )
     return found

@@ -20,7 +20,7 @@ from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from modelkit.errors import CheckError, StageError
+from modelkit.errors import InputError, StageError
 from modelkit.generation.settings import read_object
 
 Message = Mapping[str, Any]
@@ -60,10 +60,11 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, today: date = TODAY) -> str:
         """The prompt for a conversation, special tokens included.
 
-        Raises `CheckError` when the template refuses the messages or does what a template must not.
+        Raises `InputError` when the template does not get along with the messages, `StageError` when it does what a
+        template must not.
         """
         if not messages:
-            raise CheckError("a chat of no messages has no answer", hint="give at least one message")
+            raise InputError("a chat of no messages has no answer", hint="give at least one message")
         try:
             template = _environment(today).from_string(self.text)
             pieces = template.generate(
@@ -77,7 +78,8 @@ class ChatTemplate:
         # A template can raise whatever Python can: it divides, it looks up, it recurses.
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckError(f"the chat template fails: {reason}", where=self.where, hint=_hint(error)) from error
+            kind, hint = _blame(error)
+            raise kind(f"the chat template fails: {reason}", where=self.where, hint=hint) from error
 
     def refuse_broken(self) -> None:
         """Raise `StageError` for a template that does not parse."""
@@ -161,12 +163,13 @@ def _joined(pieces: Iterable[str]) -> str:
     return "".join(made)
 
 
-def _hint(error: Exception) -> str:
+def _blame(error: Exception) -> tuple[type[StageError | InputError], str]:
+    """Who must act, and how: whatever is not plainly the template's fault may be that of the messages."""
     if isinstance(error, jinja2.exceptions.SecurityError):
-        return "do not use this model before somebody has read its template"
+        return StageError, "do not use this model before somebody has read its template"
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"line {error.lineno} of the template is wrong; fetch the source again"
-    return "look at the roles and the order of the messages"
+        return StageError, f"line {error.lineno} of the template is wrong; fetch the source again"
+    return InputError, "look at the roles and the order of the messages"
 
 
 def _token(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 
 
 class Wishes(TypedDict, total=False):
@@ -51,7 +51,7 @@ class Generation:
             raise ManifestError("generation.stop holds an empty string, which would end every text at once")
 
     def with_(self, wishes: Wishes) -> Generation:
-        """These settings with what a call gives instead. Raises `CheckError` for numbers a manifest could not have."""
+        """These settings with what a call gives instead. Raises `InputError` for numbers a manifest could not have."""
         given: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None and name != "seed"}
         if isinstance(given.get("stop"), str):
             raise TypeError("stop takes a list of texts; put the one text in brackets")
@@ -60,7 +60,7 @@ class Generation:
         try:
             return replace(self, **given)
         except ManifestError as error:
-            raise CheckError(error.message) from error
+            raise InputError(error.message) from error
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from modelkit.errors import ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
@@ -104,7 +104,7 @@ class Embedder:
 
         `kind` is what the texts are for, one of `kinds`; by default the first, where there are any. Texts of like
         length share a batch, of fewer than `batch_size` if they are long; rows come back in the given order.
-        Raises `TypeError` for a bare string, which would be embedded letter by letter, and `ValueError` for a kind that
+        Raises `TypeError` for a bare string, which would be embedded letter by letter, and `InputError` for a kind that
         the model does not know.
         """
         import numpy as np  # noqa: PLC0415
@@ -140,7 +140,7 @@ class Embedder:
             return next(iter(self._prefixes.values()), "")
         if kind not in self._prefixes:
             known = f"its kinds are {', '.join(self.kinds)}" if self.kinds else "all texts are alike to it"
-            raise ValueError(f"the model knows no texts of the kind '{kind}'; {known}")
+            raise InputError(f"the model knows no texts of the kind '{kind}'", hint=known)
         return self._prefixes[kind]
 
     def _run(self, batch: Sequence[Sequence[int]]) -> Any:

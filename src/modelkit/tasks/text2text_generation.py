@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, overload
 
-from modelkit.errors import CheckError, ManifestError
+from modelkit.errors import InputError, ManifestError
 from modelkit.generation.settings import Facts, Generation, Wishes
 from modelkit.tokenizer import read_tokenizer, refuse_stranger
 
@@ -75,7 +75,7 @@ class TextRewriter:
         """What the model makes of each text: text for a text, a list for a list; special tokens are not shown.
 
         `max_tokens`, `temperature`, `top_k`, `top_p` and `stop` replace the manifest's, `seed` makes sampling
-        repeatable. Raises `CheckError` for an empty text.
+        repeatable. Raises `InputError` for an empty text.
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
@@ -101,7 +101,7 @@ class TextRewriter:
 
         def lines(codes: list[str]) -> list[str]:
             if "" in codes:
-                raise CheckError("there is no code to summarize", hint="give at least one line")
+                raise InputError("there is no code to summarize", hint="give at least one line")
             return [summaries.one_line(text) for text in self._all([self._prefix + code for code in codes], wishes)]
 
         summed: str | list[str] = one_or_many(code, lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.generation.settings import Facts, Generation, Wishes
 from modelkit.tokenizer import read_tokenizer, refuse_stranger
 from modelkit.vocabulary import WHOLE
@@ -76,7 +76,7 @@ class TextGenerator:
         """How each prompt goes on: text for a text, a list for a list; special tokens are not shown.
 
         `max_tokens`, `temperature`, `top_k`, `top_p` and `stop` replace the manifest's, `seed` makes sampling
-        repeatable. Raises `CheckError` for a prompt that is empty or longer than the context.
+        repeatable. Raises `InputError` for a prompt that is empty or longer than the context.
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
@@ -93,7 +93,7 @@ class TextGenerator:
         """The model's answer to messages of `role` and `content`.
 
         `today` is the day some templates tell the model, by default always the same. Raises `StageError` when the
-        model has no chat template, `CheckError` when the template refuses the messages.
+        model has no chat template, `InputError` when the template refuses the messages.
         """
         return self._all([self._chat_ids(messages, today)], wishes)[0]
 
@@ -124,7 +124,7 @@ class TextGenerator:
         from modelkit.generation import summaries  # noqa: PLC0415
 
         if "" in codes:
-            raise CheckError("there is no code to summarize", hint="give at least one line")
+            raise InputError("there is no code to summarize", hint="give at least one line")
         if self._template:
             answers = self._all([self._chat_ids(summaries.message(code), None) for code in codes], wishes)
         else:
@@ -163,7 +163,7 @@ class TextGenerator:
         if self._positions is not None:
             longest = min(longest, self._positions - 1)
         if len(ids) > longest:
-            raise CheckError(
+            raise InputError(
                 f"the prompt has {len(ids)} tokens, {len(ids) - longest} more than the {longest} that fit",
                 hint="shorten it"
                 if self._options.text.max_tokens > longest

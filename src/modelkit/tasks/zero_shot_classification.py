@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
@@ -108,7 +108,7 @@ class Classifier:
         The scores of a text sum to one; with `multi_label`, or a single label, each label is judged by itself, as
         entailed or contradicted. Both are computed as the zero-shot pipeline of transformers does, which takes the
         first logit for the contradiction, or the last one where the first is the entailment.
-        Raises `TypeError` for labels in one string, `ValueError` for an empty list or a template without `{}`.
+        Raises `TypeError` for labels in one string, `InputError` for an empty list or a template without `{}`.
         """
         many = [texts] if isinstance(texts, str) else list(texts)
         template = self._options.hypothesis_template if hypothesis_template is None else hypothesis_template
@@ -123,7 +123,7 @@ class Classifier:
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
         """What the checks compare: float32[len(texts), labels], the logits of pairs written as one text each.
 
-        The hypothesis is a text's last line, the premise all before it. Raises `CheckError` for a text of one line.
+        The hypothesis is a text's last line, the premise all before it. Raises `InputError` for a text of one line.
         """
         if isinstance(texts, str):
             raise TypeError("outputs takes a list of texts; put the one text in brackets")
@@ -224,15 +224,15 @@ def _refuse_empty(texts: Sequence[str], labels: Sequence[str], template: str) ->
     if isinstance(labels, str):
         raise TypeError("classify takes a list of labels; put the one label in brackets")
     if not labels or not texts:
-        raise ValueError(f"classify needs at least one {'text' if labels else 'label'}")
+        raise InputError(f"classify needs at least one {'text' if labels else 'label'}")
     if SLOT not in template:
-        raise ValueError(f"the hypothesis template {template!r} has no {SLOT}, where the label goes")
+        raise InputError(f"the hypothesis template {template!r} has no {SLOT}, where the label goes")
 
 
 def _pair(text: str) -> tuple[str, str]:
     premise, line_end, hypothesis = text.rpartition("\n")
     if not line_end:
-        raise CheckError(
+        raise InputError(
             f"the text {text[:40]!r} is no pair", hint="write the premise, a line end, and the hypothesis as last line"
         )
     return premise, hypothesis

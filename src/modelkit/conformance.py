@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelkit import generation, images, kinds, lock, model, runtime, tokenizer
+from modelkit import generation, images, json_objects, kinds, lock, model, runtime, tokenizer
 from modelkit import limits as judgement
 from modelkit.digests import key_of
 from modelkit.errors import CheckError, InputError, ModelkitError
@@ -122,7 +122,10 @@ class Examination:
             "stage": "corpus outputs",
             "artifact": artifact.digest,
             "corpus": corpus(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, generation, images, tokenizer),
+            "code": code(
+                *(kinds.load("tasks", manifest.task.kind), model, runtime, generation),
+                *(images, tokenizer, json_objects),
+            ),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }

@@ -257,10 +257,18 @@ def test_a_model_without_any_labels_is_told(tmp_path: Path) -> None:
         task.verify(config_of(tmp_path, label2id=None, id2label=None), 96)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"label2id": [1]}', '{"label2id": {"entailment": "x"}}'])
-def test_labels_that_cannot_be_read_are_told_in_one_line(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[]", r"config\.json holds no JSON object"),
+        ("{", r"config\.json is no JSON"),
+        ('{"label2id": [1]}', r"the labels of config\.json cannot be read"),
+        ('{"label2id": {"entailment": "x"}}', r"the labels of config\.json cannot be read"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
     (config_of(tmp_path) / "config.json").write_text(content)
-    with pytest.raises(StageError, match=r"the labels of config\.json cannot be read") as caught:
+    with pytest.raises(StageError, match=told) as caught:
         task.verify(tmp_path, 96)
     assert "\n" not in str(caught.value)
 

@@ -20,8 +20,9 @@ from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from modelkit.byte_level import ROLES, token_text
 from modelkit.errors import InputError, StageError
-from modelkit.generation.settings import read_object
+from modelkit.json_objects import read_object
 
 Message = Mapping[str, Any]
 
@@ -30,7 +31,6 @@ TODAY = date(2024, 7, 26)
 It is the day that Llama 3's template falls back to."""
 LONGEST = 2**22
 """Characters that a template may write; more than any context holds."""
-SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ChatTemplate:
         Of several named templates the one called `default` is taken. Raises `StageError` for an unreadable file.
         """
         config = read_object(folder / "tokenizer_config.json")
-        tokens = {name: text for name in SPECIAL if (text := _token(config.get(name))) is not None}
+        tokens = {name: text for name in ROLES if (text := token_text(config.get(name))) is not None}
         alone = folder / "chat_template.jinja"
         if alone.exists():
             return cls(_read(alone), tokens, alone)
@@ -170,11 +170,6 @@ def _blame(error: Exception) -> tuple[type[StageError | InputError], str]:
     if isinstance(error, jinja2.TemplateSyntaxError):
         return StageError, f"line {error.lineno} of the template is wrong; fetch the source again"
     return InputError, "look at the roles and the order of the messages"
-
-
-def _token(value: Any) -> str | None:
-    found = value.get("content") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else None
 
 
 def _read(path: Path) -> str:

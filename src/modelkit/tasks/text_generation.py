@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from modelkit.errors import InputError, ManifestError, StageError
-from modelkit.generation.settings import Facts, Generation, Wishes
-from modelkit.tokenizer import read_tokenizer, refuse_stranger
+from modelkit.errors import InputError, StageError
+from modelkit.generation.settings import COMPANIONS, Facts, Generation, Wishes
+from modelkit.tokenizer import read_tokenizer, refuse_bare, refuse_short, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 
     from modelkit.runtime import Session, Sessions
 
-CONSUMER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-)
-"""What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
+CONSUMER_FILES = COMPANIONS
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,7 @@ class Text:
 
     def __post_init__(self) -> None:
         """Refuse a length that leaves no token of the text itself."""
-        if self.max_tokens < 1:
-            raise ManifestError(f"expected max_tokens of at least 1, got {self.max_tokens}")
+        refuse_short(self.max_tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -116,8 +107,7 @@ class TextGenerator:
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """What the checks compare: float32[len(texts), vocabulary], the scores of the token after each text."""
-        if isinstance(texts, str):
-            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "outputs")
         return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
 
     def _summaries(self, codes: Sequence[str], wishes: Wishes) -> list[str]:

@@ -50,9 +50,10 @@ def good(base: Path) -> Subject:
         return model.load(folder)
 
     return Subject(
-        declared, variant, finished, converted, corpus,
+        declared, variant, finished, converted, build.artifact("downloaded"), corpus,
         lambda artifact, threads=None: opened(artifact.folder),
         lambda artifact: opened(artifact.folder).embed([row["text"] for row in corpus]),
+        lambda: pipeline.again(build), 20,
     )  # fmt: skip
 
 
@@ -97,9 +98,11 @@ def fake(**parts: Any) -> Subject:
         "variant": Variant("int8", NOTHING, "dev", budget),
         "artifact": made,
         "reference": replace(made, digest="theirs"),
+        "source": replace(made, digest="downloaded"),
         "corpus": (),
         "open": None,
         "outputs": None,
+        "again": None,
     }
     return Subject(**{**whole, **parts})
 

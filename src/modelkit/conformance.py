@@ -6,34 +6,62 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelkit import generation, images, kinds, lock, model, runtime, tokenizer
+from modelkit import (
+    corpora,
+    generation,
+    images,
+    json_objects,
+    kinds,
+    lock,
+    model,
+    pipeline,
+    runtime,
+    searching,
+    tokenizer,
+)
 from modelkit import limits as judgement
 from modelkit.digests import key_of
-from modelkit.errors import CheckError, ModelkitError
+from modelkit.errors import CheckError, InputError, ManifestError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
+from modelkit.stages.download import NAME as DOWNLOADED
 from modelkit.stages.job import code, tool
-from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
+from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow")
 """What a verdict's figures may depend on, beside the artifact."""
 
-FEWEST = 20
-"""Texts in a corpus: with fewer, ten neighbours are most of the others and their overlap says nothing."""
+
+PROFILES = ("quick", "full", "release")
+"""How much is looked at: each profile runs the checks of those before it, too, and tries more examples."""
 
 
-def plan(manifest: Manifest) -> tuple[str, ...]:
-    """The checks every variant of `manifest` has to pass: those on the shelf, and the project's own, for its task."""
-    project = kinds.project_of(manifest.path)
+def plan(manifest: Manifest, profile: str = PROFILES[0]) -> tuple[str, ...]:
+    """The checks every variant of `manifest` has to pass in `profile`: those on the shelf, and the project's own.
+
+    A check names in `NEEDS` what a task must give (its module's `GIVES`) to be looked at so, and in `PROFILE` the first
+    profile that runs it.
+    """
+    project, gives = kinds.project_of(manifest.path), _gives(manifest)
     there = {kind: kinds.load("checks", kind, project) for kind in kinds.names("checks", project)}
-    # A check without `TASKS` is for every task.
-    task = manifest.task.kind
-    return tuple(kind for kind, check in there.items() if task in getattr(check, "TASKS", (task,)))
+    wanted = PROFILES[: PROFILES.index(profile) + 1]
+    return tuple(
+        kind
+        for kind, check in there.items()
+        if gives >= {*getattr(check, "NEEDS", ())} and getattr(check, "PROFILE", PROFILES[0]) in wanted
+    )
+
+
+def _gives(manifest: Manifest) -> set[str]:
+    kind = manifest.task.kind
+    gives = getattr(kinds.load("tasks", kind), "GIVES", ())
+    if not gives:
+        # Without it no check would compare what the model gives, and nobody would notice.
+        raise ManifestError(f"the task {kind} does not say what it gives", hint="add GIVES to its module")
+    return {*gives}
 
 
 @dataclass
@@ -42,6 +70,9 @@ class Examination:
 
     build: Build
     artifact: Artifact
+    profile: str = PROFILES[0]
+    examples: int | None = None
+    """How many examples a check that searches tries; None: what it takes for the profile."""
     _loaded: dict[tuple[str, int | None], Any] = field(default_factory=dict)
     _outputs: dict[str, Any] = field(default_factory=dict)
 
@@ -55,10 +86,11 @@ class Examination:
         if record := self.build.store.get_record(key):
             return _excused(manifest, variant, replace(_verdict(record), reused=True))
         try:
-            found = self._module(check).check(self._subject(), self._limits(check))
-        except CheckError as error:
-            error.message = f"{self.build.job.name}: {check} could not run: {error.message}"
-            raise
+            found = self._module(check).check(self._subject(check), self._limits(check))
+        # A text of the corpus that the model cannot answer is the corpus's fault, and no caller's.
+        except (CheckError, InputError) as error:
+            message = f"{self.build.job.name}: {check} could not run: {error.message}"
+            raise CheckError(message, where=error.where, hint=error.hint) from error
         # A project's check may not pass its verdict off as another's.
         verdict: Verdict = replace(found, check=check)
         if verdict.outcome == "passed":
@@ -70,12 +102,14 @@ class Examination:
         module, job = self._module(check), self.build.job
         # A check that reads a file of its own says what it found there.
         reads = {"reads": module.reads(job.manifest)} if hasattr(module, "reads") else {}
+        tries = {"examples": examples} if (examples := self._examples(check)) else {}
         return key_of(
             {
                 **reads,
+                **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement)],
+                "code": [code(module), code(judgement, searching)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,
@@ -90,7 +124,7 @@ class Examination:
 
     def keys(self) -> dict[str, str]:
         """The key of every planned check."""
-        return {check: self.key(check) for check in plan(self.build.job.manifest)}
+        return {check: self.key(check) for check in plan(self.build.job.manifest, self.profile)}
 
     def _module(self, check: str) -> Any:
         return kinds.load("checks", check, kinds.project_of(self.build.job.manifest.path))
@@ -98,10 +132,25 @@ class Examination:
     def _limits(self, check: str) -> Any:
         return self.build.job.variant.limits.get(check) or self._module(check).Options()
 
-    def _subject(self) -> Subject:
-        job, reference = self.build.job, self.build.artifact(CONVERTED)
-        rows = corpus(job.manifest)[0]
-        return Subject(job.manifest, job.variant, self.artifact, reference, rows, self._open, self._of_corpus)
+    def _examples(self, check: str) -> int:
+        """How many examples `check` tries: 0 for one that does not search."""
+        of_profiles: dict[str, int] = getattr(self._module(check), "EXAMPLES", {})
+        return self.examples or of_profiles[self.profile] if of_profiles else 0
+
+    def _subject(self, check: str) -> Subject:
+        job = self.build.job
+        return Subject(
+            manifest=job.manifest,
+            variant=job.variant,
+            artifact=self.artifact,
+            reference=self.build.artifact(CONVERTED),
+            source=self.build.artifact(DOWNLOADED),
+            corpus=corpora.rows(job.manifest)[0],
+            open=self._open,
+            outputs=self._of_corpus,
+            again=lambda: pipeline.again(self.build),
+            examples=self._examples(check),
+        )
 
     def _open(self, artifact: Artifact, threads: int | None = None) -> Any:
         key = (artifact.digest, threads)
@@ -120,8 +169,11 @@ class Examination:
         return {
             "stage": "corpus outputs",
             "artifact": artifact.digest,
-            "corpus": corpus(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, generation, images, tokenizer),
+            "corpus": corpora.rows(manifest)[1],
+            "code": code(
+                *(kinds.load("tasks", manifest.task.kind), model, runtime, generation),
+                *(images, tokenizer, json_objects),
+            ),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }
@@ -131,54 +183,12 @@ class Examination:
         import numpy as np  # noqa: PLC0415
 
         def write(into: Path) -> None:
-            texts = [row["text"] for row in corpus(self.build.job.manifest)[0]]
+            texts = [row["text"] for row in corpora.rows(self.build.job.manifest)[0]]
             np.save(into / "outputs.npy", self._open(artifact).outputs(texts), allow_pickle=False)
 
         material = self._outputs_of(artifact)
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)
         return np.load(kept.folder / "outputs.npy", allow_pickle=False)
-
-
-def corpus_path(manifest: Manifest) -> Path:
-    """The inputs of the manifest's task: the project's own corpus if it has one, else the one modelkit ships."""
-    name = Path("corpora") / f"{manifest.task.kind}.jsonl"
-    package = Path(__file__).parent
-    project = kinds.project_of(manifest.path)
-    # The second is where a wheel carries it, the third where a checkout has it.
-    places = [package / name, package.parents[1] / "conformance" / name]
-    for path in ([project / "conformance" / name] if project else []) + places:
-        if path.is_file():
-            return path
-    raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
-
-
-def corpus(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
-    """The rows of the task's corpus and the sha256 of their file, read once for a whole run.
-
-    Raises `CheckError` naming the line that is no row, or when there are too few.
-    """
-    return _corpus(corpus_path(manifest))
-
-
-@cache
-def _corpus(path: Path) -> tuple[tuple[dict[str, str], ...], str]:
-    content = path.read_bytes()
-    rows = tuple(_row(line, Place(path, number)) for number, line in enumerate(content.split(b"\n"), 1) if line)
-    if len(rows) < FEWEST:
-        raise CheckError(f"has {len(rows)} texts", where=path, hint=f"write at least {FEWEST}")
-    return rows, sha256(content).hexdigest()
-
-
-def _row(line: bytes, place: Place) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-        return {key: str(row[key]) for key in ("id", "text", "group")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckError(
-            f"is no row of a corpus ({type(error).__name__}: {error})",
-            where=place,
-            hint='write {"id": ..., "text": ..., "group": ...}',
-        ) from error
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
@@ -211,7 +221,7 @@ def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
 def examine(examination: Examination) -> list[Verdict]:
     """Every planned check, in order. A check that cannot run is an `errored` verdict with the reason."""
     verdicts = []
-    for check in plan(examination.build.job.manifest):
+    for check in plan(examination.build.job.manifest, examination.profile):
         try:
             verdict = examination.run(check)
         except ModelkitError as error:

@@ -30,6 +30,8 @@ class Lock:
     """Variant -> finished file -> digest."""
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Variant -> check -> the figures found when it was locked."""
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    """On what they were found: figures of processors with other features do not compare."""
 
 
 def path_of(manifest: Path) -> Path:
@@ -47,7 +49,15 @@ def read(manifest: Path) -> Lock | None:
     except OSError as error:
         raise ManifestError(f"cannot be read ({error.strerror})", where=path) from error
     found = _parsed(path, content, f"run `modelkit lock {manifest}`")
-    return Lock(found.source.files, found.source.identity, found.recipe, found.tools, found.artifacts, found.measured)
+    return Lock(
+        found.source.files,
+        found.source.identity,
+        found.recipe,
+        found.tools,
+        found.artifacts,
+        found.measured,
+        found.processor,
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class _Keys:
     tools: dict[str, str]
     artifacts: dict[str, dict[str, FileDigest]]
     measured: dict[str, dict[str, Any]]
+    processor: dict[str, Any] = field(default_factory=dict)
 
 
 def _parsed(path: Path, content: bytes, hint: str) -> _Keys:
@@ -109,6 +120,7 @@ def text(lock: Lock) -> str:
         "tools": lock.tools,
         "artifacts": {name: _plain(files) for name, files in lock.artifacts.items()},
         "measured": lock.measured,
+        "processor": lock.processor,
     }
     return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from modelkit import conformance, kinds, lock, pipeline
+from modelkit import conformance, kinds, lock, pipeline, runtime
 from modelkit.digests import difference
 from modelkit.errors import ArtifactError, CheckError
 from modelkit.stages.job import Job, tool
@@ -34,7 +34,12 @@ def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progr
         artifact = pipeline.build(build)
         artifacts[variant.name] = dict(artifact.files)
         measured[variant.name] = {v.check: _figures(v) for v in _insist(build, _examined(build, artifact))}
-    return lock.Lock(files, identity, recipe, _tools(manifest), artifacts, measured)
+    return lock.Lock(files, identity, recipe, _tools(manifest), artifacts, measured, _processor())
+
+
+def _processor() -> dict[str, Any]:
+    """What the figures depend on; the number of cores is no part of it."""
+    return {name: value for name, value in runtime.cpu().items() if name != "cores"}
 
 
 def _is_pinned(manifest: Manifest) -> bool:

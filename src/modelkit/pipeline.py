@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit import lock
-from modelkit.digests import digest_of, key_of
+from modelkit.digests import digest_folder, digest_of, key_of
 from modelkit.errors import ManifestError, ModelkitError, StageError
 from modelkit.stages import convert, download, finalize, quantize
 from modelkit.stages.job import Job, tool
@@ -133,6 +133,18 @@ def build(prepared: Build, locked: lock.Lock | None = None) -> Artifact:
             hint=f"install the locked tools, or accept it with `modelkit lock {job.manifest.path}`",
         )
     return artifact
+
+
+def again(build: Build) -> Mapping[str, FileDigest]:
+    """What the stages after the download make of the same source now, one after the other, outside the store."""
+    with build.store.workspace(f"building {build.job.name} again") as place:
+        folders = {download.NAME: build.artifact(download.NAME).folder}
+        for module in STAGES[1:]:
+            into = place / module.NAME
+            into.mkdir()
+            module.run(build.job, {needed: folders[needed] for needed in module.INPUTS}, into)
+            folders[module.NAME] = into
+        return digest_folder(folders[finalize.NAME])
 
 
 def _not_as_locked(job: Job, artifact: Artifact, expected: Mapping[str, FileDigest], locked: lock.Lock) -> str:

@@ -6,6 +6,7 @@ This module is imported by every pytest run of the environment, so nothing heavy
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--modelkit-drafts", action="store_true", help="Build manifests that have no lock, too.")
     group.addoption("--modelkit-offline", action="store_true", help="Never use the network; fail if it is needed.")
     group.addoption("--modelkit-force", action="store_true", help="Build again and compare with what is stored.")
+    group.addoption(
+        "--modelkit-profile",
+        choices=("quick", "full", "release"),
+        default="quick",
+        help="How much is checked; each profile runs the checks of those before it, too. Default: quick.",
+    )
+    group.addoption(
+        "--modelkit-examples",
+        type=_count,
+        metavar="N",
+        help="How many examples a check that searches tries; default: what it takes for the profile.",
+    )
     group.addoption("--modelkit-build", metavar="DIR", help="Where finished folders go; default: build/ in rootdir.")
     parser.addini("modelkit", "Collect manifests without the flag.", type="bool", default=False)
+
+
+def _count(text: str) -> int:
+    count = int(text)  # argparse tells of anything that is no number
+    if count < 1:
+        raise argparse.ArgumentTypeError("a search tries at least one example")
+    return count
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -137,7 +157,7 @@ class ManifestFile(pytest.File):
 
         try:
             read = manifest.load(_shown(self.path))
-            checks = conformance.plan(read)
+            checks = conformance.plan(read, self.config.getoption("modelkit_profile"))
             delivery.insist_on_own_folders(read, self.run.owners)
         except ManifestError as error:
             raise self.CollectError(str(error)) from error
@@ -202,7 +222,10 @@ class VariantCollector(pytest.Collector):
         artifact = pipeline.build(prepared, locked)
         self.folder = delivery.folder_of(self.manifest, self.variant, self.run.root)
         delivery.deliver(artifact, self.folder, force=force)
-        self.examination = conformance.Examination(prepared, artifact)
+        option = self.config.getoption
+        self.examination = conformance.Examination(
+            prepared, artifact, option("modelkit_profile"), option("modelkit_examples")
+        )
         self.keys = self.examination.keys()
         self.told = [*prepared.job.told, *store.dropped]
         store.dropped.clear()
@@ -259,8 +282,10 @@ class CheckItem(pytest.Item):
         pytest.skip(verdict.sentence)
 
     def _told(self, verdict: Verdict) -> str:
+        from modelkit.reports import records  # noqa: PLC0415
+
         worst = [f"  {json.dumps(case, ensure_ascii=False)}" for case in verdict.worst]
-        again = f"pytest --modelkit '{self.nodeid}'"
+        again = records.again(self.nodeid, self.config.getoption("modelkit_profile"))
         first = f"{_shown(self.path)}: {self.parent.manifest.name}/{self.parent.variant.name}: {verdict.sentence}"
         return "\n".join([first, *worst, f"  again: {again}"])
 
@@ -278,6 +303,7 @@ class CheckItem(pytest.Item):
             variant.told,
             variant.draft,
             variant.keys,
+            self.config.getoption("modelkit_profile"),
         )
         self.user_properties.append((PROPERTY, json.dumps(one)))
         # Beside the record, each figure by its name: that is what JUnit viewers show.

@@ -12,9 +12,10 @@ from modelkit.errors import CheckError, StageError
 
 
 class Session:
-    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice to onnxruntime."""
+    """One ONNX model, loaded from its file or its bytes. `threads` is the intra-op thread count; None leaves the choice
+    to onnxruntime. A `sparing` session holds each weight once, as it is stored, and is slower for it."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path | bytes, threads: int | None = None, *, sparing: bool = False) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         # Whatever fails is raised; its own error lines on standard error would only double that.
@@ -23,11 +24,16 @@ class Session:
             options.intra_op_num_threads = threads
         # Spinning threads would slow down whatever runs beside a session that waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if sparing:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except _ort_errors() as error:
             raise StageError(
-                f"onnxruntime cannot load it: {_first_line(error)}", where=path, hint="build it again"
+                f"onnxruntime cannot load it: {_first_line(error)}",
+                where=path if isinstance(path, Path) else None,
+                hint="build it again",
             ) from error
         _give_back_memory()
         self.inputs: dict[str, tuple[str, list[int | str]]] = {
@@ -102,6 +108,11 @@ def _not_from_quantizer(record: Any) -> bool:
     return "pre-processing before quantization" not in record.getMessage()
 
 
+def version() -> str:
+    """onnxruntime's own, which loads it."""
+    return str(_onnxruntime().__version__)
+
+
 @cache
 def _onnxruntime() -> Any:
     import onnxruntime  # noqa: PLC0415
@@ -142,7 +153,7 @@ def cpu() -> Mapping[str, Any]:
     """What makes this machine's arithmetic differ from another's: architecture, SIMD features, core count."""
     import platform  # noqa: PLC0415
 
-    wanted = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    wanted = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
     cpuinfo = Path("/proc/cpuinfo")
     flags: set[str] = set()
     if cpuinfo.exists():

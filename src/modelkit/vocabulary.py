@@ -200,6 +200,8 @@ class Subject:
     """The finished folder under test."""
     reference: Artifact
     """The same model in float32, before quantization; loads like a finished folder."""
+    source: Artifact
+    """The files that it was all made from, as they were downloaded."""
     corpus: tuple[Mapping[str, str], ...]
     """Rows of `conformance/corpora/<task>.jsonl`: `id`, `text`, `group`."""
     open: Callable[..., Any]
@@ -207,3 +209,7 @@ class Subject:
     outputs: Callable[[Artifact], Any]
     """What `outputs` of the task's object gives for the whole corpus: float32[rows, width], in corpus order; computed
     once per artifact and kept in the store."""
+    again: Callable[[], Mapping[str, FileDigest]]
+    """Builds the artifact once more from `source`, taking nothing from the store: the digests of what comes out."""
+    examples: int = 0
+    """How many examples a check that searches (one with `EXAMPLES`) shall try."""

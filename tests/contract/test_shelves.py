@@ -16,7 +16,7 @@ from typing import get_type_hints
 import pytest
 from pydantic import TypeAdapter
 
-from modelkit import kinds
+from modelkit import conformance, kinds
 from modelkit.errors import ManifestError
 
 VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -30,7 +30,10 @@ VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Shelf -> verb -> its parameters."""
 WITHOUT_DEFAULTS = ("sources", "architectures")
 """There is no default place, and no default model."""
+GIVEN = {"vectors", "logits", "labels", "text", "images"}
+"""What tasks give, as docs/adding.md explains the words."""
 HEAVY = [
+    "hypothesis",
     "numpy",
     "onnx",
     "onnxruntime",
@@ -192,6 +195,32 @@ def test_an_architecture_names_the_prefixes_of_its_checkpoints(shelf: str, kind:
 @having("tasks")
 def test_a_task_names_the_files_a_consumer_needs(shelf: str, kind: str) -> None:
     assert all(isinstance(name, str) for name in kinds.load(shelf, kind).CONSUMER_FILES)
+
+
+@having("tasks")
+def test_a_task_says_what_it_gives_and_some_check_compares_it(shelf: str, kind: str) -> None:
+    gives = kinds.load(shelf, kind).GIVES
+    needs = [getattr(kinds.load("checks", check), "NEEDS", ()) for check in kinds.names("checks")]
+    assert set(gives) <= GIVEN
+    assert any(need and set(need) <= set(gives) for need in needs)
+
+
+@having("checks")
+def test_a_check_needs_what_some_task_gives(shelf: str, kind: str) -> None:
+    check = kinds.load(shelf, kind)
+    needs = set(getattr(check, "NEEDS", ()))
+    assert any(needs <= set(kinds.load("tasks", task).GIVES) for task in kinds.names("tasks"))
+    assert getattr(check, "PROFILE", "quick") in conformance.PROFILES
+
+
+@having("checks")
+def test_a_check_that_searches_says_how_many_examples_each_profile_tries(shelf: str, kind: str) -> None:
+    tries = getattr(kinds.load(shelf, kind), "EXAMPLES", None)
+    if tries is None:
+        return
+    first = conformance.PROFILES.index(getattr(kinds.load(shelf, kind), "PROFILE", "quick"))
+    assert tuple(tries) == conformance.PROFILES[first:]
+    assert list(tries.values()) == sorted(tries.values())
 
 
 @having("checks")

@@ -12,7 +12,7 @@ import pytest
 
 import stand_ins
 from modelkit import conformance, kinds, lock, locking, manifest, pipeline
-from modelkit.errors import ArtifactError, CheckError
+from modelkit.errors import ArtifactError, CheckError, InputError
 from modelkit.store import Store
 from modelkit.vocabulary import Artifact, Fetching, Subject, Verdict
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path, store_folder: Path, monkeypatch: pytest.MonkeyPatch)
     checks = path.parent / "conformance" / "checks"
     checks.mkdir()
     (checks / "counted.py").write_text(CHECK.format(version=1))
-    monkeypatch.setattr(conformance, "plan", lambda manifest: ("budget", "counted"))
+    monkeypatch.setattr(conformance, "plan", lambda manifest, profile: ("budget", "counted"))
     return path
 
 
@@ -99,8 +99,12 @@ def test_all_checks_of_the_task_on_the_shelf_and_in_the_project_are_planned(tmp_
     path = stand_ins.project(tmp_path / "project")
     (path.parent / "conformance" / "checks").mkdir()
     (path.parent / "conformance" / "checks" / "counted.py").write_text(CHECK.format(version=1))
-    task = "feature-extraction"
-    wanted = [kind for kind in kinds.names("checks") if task in getattr(kinds.load("checks", kind), "TASKS", [task])]
+    wanted = [
+        kind
+        for kind in kinds.names("checks")
+        if set(getattr(kinds.load("checks", kind), "NEEDS", ())) <= {"vectors"}
+        and getattr(kinds.load("checks", kind), "PROFILE", "quick") == "quick"
+    ]
     assert conformance.plan(manifest.load(path)) == tuple(sorted([*wanted, "counted"]))
 
 
@@ -193,6 +197,17 @@ def test_a_check_that_could_not_run_is_an_error_with_the_reason(project: Path, m
     [budget, counted] = examined(project)
     assert (budget.outcome, budget.sentence) == ("errored", "tiny/int8: budget could not run: no abacus; buy one")
     assert counted.outcome == "passed"
+
+
+def test_a_text_of_the_corpus_that_the_model_refuses_is_an_error_of_the_check(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(subject: Subject, limits: Any) -> Verdict:
+        raise InputError("prompt 3 of 20 is empty", hint="give the model a text to go on from")
+
+    monkeypatch.setattr(kinds.load("checks", "budget"), "check", refused)
+    with pytest.raises(CheckError, match="budget could not run: prompt 3 of 20 is empty; give the model a text"):
+        conformance.Examination(*build_of(project)).run("budget")
 
 
 EXCUSE = 'known_failures:\n  - {{variant: int8, check: counted, because: "it counts badly", until: {until}}}\n'

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Rows = npt.NDArray[np.float64]
 
 VERSION = 1
-TASKS = ("zero-shot-classification", "text-generation", "text2text-generation")
+NEEDS = ("logits",)
 PROMISE = "for every text of the corpus the model ranks its answers nearly as the float32 model does"
 LARGEST = 10
 WORST = 5

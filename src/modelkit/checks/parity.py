@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float64]
 
 VERSION = 1
-TASKS = ("feature-extraction", "image-feature-extraction")
+NEEDS = ("vectors",)
 PROMISE = "every text of the corpus has nearly the vector, and nearly the neighbours, that the float32 model gives it"
 NEIGHBOURS = 10
 WORST = 5

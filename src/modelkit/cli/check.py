@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.option("--force", is_flag=True, help="Build again and replace changed folders.")
+@click.option(
+    "--profile",
+    type=click.Choice(conformance.PROFILES),
+    default=conformance.PROFILES[0],
+    show_default=True,
+    help="How much is checked; each profile runs the checks of those before it, too.",
+)
+@click.option(
+    "--examples", type=click.IntRange(min=1), metavar="N", help="How many examples a check that searches tries."
+)
 @selects
-def command(selection: Selection, *, force: bool) -> None:
+def command(selection: Selection, *, force: bool, profile: str, examples: int | None) -> None:
     """Build and check the selected variants; exit 1 if one does not conform, 3 if a check could not run."""
     from modelkit.errors import CONFORMING, COULD_NOT_RUN, NOT_CONFORMING  # noqa: PLC0415
     from modelkit.reports import evidence, table  # noqa: PLC0415
@@ -33,7 +43,7 @@ def command(selection: Selection, *, force: bool) -> None:
     with progress_bars() as progress:
         for manifest, variant, locked, prepare in prepared(pairs, selection, store, progress, force=force):
             folder = delivery.folder_of(manifest, variant, selection.out)
-            for one in _examined(manifest, variant, locked, prepare, folder, force):
+            for one in _examined(manifest, variant, locked, prepare, folder, force, profile, examples):
                 records.append(one)
                 verdict = one["verdict"]
                 click.echo(f"{manifest.name}/{variant.name}: {verdict['check']}: {verdict['outcome']}: "
@@ -45,7 +55,14 @@ def command(selection: Selection, *, force: bool) -> None:
 
 
 def _examined(
-    manifest: Manifest, variant: Variant, locked: Lock | None, prepare: Callable[[], Build], folder: Path, force: bool
+    manifest: Manifest,
+    variant: Variant,
+    locked: Lock | None,
+    prepare: Callable[[], Build],
+    folder: Path,
+    force: bool,
+    profile: str,
+    examples: int | None,
 ) -> Iterator[dict[str, Any]]:
     """The records of one variant; a build that fails is one errored record, and the other variants still get theirs."""
     draft = locked is None
@@ -59,7 +76,7 @@ def _examined(
     except (StageError, SourceError) as error:
         yield record(manifest, variant, Verdict("build", "errored", str(error)), draft=draft)
         return
-    examination = conformance.Examination(build, artifact)
+    examination = conformance.Examination(build, artifact, profile, examples)
     keys = examination.keys()
     for verdict in conformance.examine(examination):
-        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys)
+        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys, profile)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def command(paths: tuple[Path, ...], *, offline: bool) -> None:
     """Run each manifest's original model in the reference environment and write conformance/golden/NAME.json.
 
-    The environment is made first when it is missing (about a minute, 1.1 GB).
+    Where no folder above the manifest has a conformance/, it is NAME.golden.json beside the manifest. The environment
+    is made first when it is missing (about a minute, 1.1 GB).
     """
     from modelkit import durable, lock, pipeline  # noqa: PLC0415
     from modelkit.reference import environment, recorded  # noqa: PLC0415
@@ -41,11 +42,11 @@ def command(paths: tuple[Path, ...], *, offline: bool) -> None:
 
 
 def _recorded(build: Build) -> str:
-    from modelkit import conformance  # noqa: PLC0415
+    from modelkit import corpora  # noqa: PLC0415
     from modelkit.reference import process, recorded  # noqa: PLC0415
 
     manifest = build.job.manifest
-    rows = recorded.select(conformance.corpus(manifest)[0])
+    rows = recorded.select(corpora.rows(manifest)[0])
     request = {
         "source": str(build.artifact("downloaded").folder.absolute()),
         "task": manifest.task.kind,

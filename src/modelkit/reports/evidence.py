@@ -53,11 +53,14 @@ def _entry(record: Record) -> dict[str, Any]:
     """A verdict with when and where it was taken, and the key of all that it depends on."""
     return {
         **record["verdict"],
+        "again": record["again"],
         "key": record["keys"].get(record["verdict"]["check"]),
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "platform": {
             "python": platform.python_version(),
             "processor": runtime.cpu(),
+            # As onnxruntime counts them: 0 is its own choice, one for each core. A check that sets it says so.
+            "intra_op_num_threads": 0,
             "tools": {name: tool(name) for name in TOOLS},
         },
     }

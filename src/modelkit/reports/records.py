@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from modelkit.conformance import PROFILES
 from modelkit.vocabulary import Artifact, Manifest, Variant, Verdict
 
 Record = dict[str, Any]
@@ -21,6 +22,7 @@ def record(
     told: Iterable[str] = (),
     draft: bool = False,
     keys: Mapping[str, str] | None = None,
+    profile: str = PROFILES[0],
 ) -> Record:
     """`artifact`, `folder` and `keys` (of every planned check) are None when there was nothing to check."""
     return {
@@ -33,8 +35,15 @@ def record(
         "told": list(told),
         "artifact": _artifact(artifact) if artifact else None,
         "keys": dict(keys or {}),
+        "profile": profile,
+        "again": again(f"{manifest.path.as_posix()}::{variant.name}::{verdict.check}", profile),
         "verdict": {**asdict(verdict), "worst": list(verdict.worst)},
     }
+
+
+def again(node: str, profile: str) -> str:
+    """The command that takes this one verdict again; `node` is pytest's id of it."""
+    return f"pytest --modelkit '{node}'{'' if profile == PROFILES[0] else f' --modelkit-profile {profile}'}"
 
 
 def _artifact(artifact: Artifact) -> Record:

@@ -1,0 +1,57 @@
+"""The inputs that models are measured on: one JSON object with `id`, `text` and `group` per line."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from modelkit import kinds
+from modelkit.errors import CheckError
+from modelkit.vocabulary import Manifest, Place
+
+FEWEST = 20
+"""Texts in a corpus: with fewer, ten neighbours are most of the others and their overlap says nothing."""
+
+
+def path_of(manifest: Manifest) -> Path:
+    """The inputs of the manifest's task: the project's own corpus if it has one, else the one modelkit ships."""
+    name = Path("corpora") / f"{manifest.task.kind}.jsonl"
+    package = Path(__file__).parent
+    project = kinds.project_of(manifest.path)
+    # The second is where a wheel carries it, the third where a checkout has it.
+    places = [package / name, package.parents[1] / "conformance" / name]
+    for path in ([project / "conformance" / name] if project else []) + places:
+        if path.is_file():
+            return path
+    raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
+
+
+def rows(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
+    """The rows of the task's corpus and the sha256 of their file, read once for a whole run.
+
+    Raises `CheckError` naming the line that is no row, or when there are too few.
+    """
+    return _read(path_of(manifest))
+
+
+@cache
+def _read(path: Path) -> tuple[tuple[dict[str, str], ...], str]:
+    content = path.read_bytes()
+    found = tuple(_row(line, Place(path, number)) for number, line in enumerate(content.split(b"\n"), 1) if line)
+    if len(found) < FEWEST:
+        raise CheckError(f"has {len(found)} texts", where=path, hint=f"write at least {FEWEST}")
+    return found, sha256(content).hexdigest()
+
+
+def _row(line: bytes, place: Place) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+        return {key: str(row[key]) for key in ("id", "text", "group")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckError(
+            f"is no row of a corpus ({type(error).__name__}: {error})",
+            where=place,
+            hint='write {"id": ..., "text": ..., "group": ...}',
+        ) from error

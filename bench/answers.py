@@ -1,4 +1,4 @@
-"""What generators are asked, and how their answers are timed: the same for modelkit and for torch in its environment."""
+"""What generators are asked and how their answers are timed, the same for modelkit and for torch in its environment."""
 
 from __future__ import annotations
 

@@ -32,9 +32,11 @@ def main() -> None:
     """Print the section."""
     wanted = [name for name in FAMILIES if name in sys.argv[1:]] or list(FAMILIES)
     measured = {name: _measured(name) for name in wanted}
-    print("## Export, family by family\n\n`direct` is modelkit's convert stage, `optimum` the command `optimum-cli export "
-          "onnx`, which validates its graph.\nWhole processes by turns, medians; the ratios are medians of the rounds' "
-          "own. True sizes, seeded weights in float32\n(SmolLM2: bfloat16) as safetensors.\n")  # fmt: skip
+    print(
+        "## Export, family by family\n\n`direct` is modelkit's convert stage, `optimum` the command `optimum-cli "
+        "export onnx`, which validates its graph.\nWhole processes by turns, medians; the ratios are medians of the rounds' "
+        "own. True sizes, seeded weights in float32\n(SmolLM2: bfloat16) as safetensors.\n"
+    )
     print(table(
         ("model", "rounds", "weights MB", "direct s", "optimum s", "times faster", "direct peak MB", "optimum peak MB",
          "share"),
@@ -107,6 +109,7 @@ def compare(name: str, made: Path) -> None:
 
 def _differences(ours: Path, theirs: Path, part: str, signature: Any, words: int) -> dict[str, float]:
     import numpy as np  # noqa: PLC0415
+
     from legal_inputs import feeds, meaningful  # noqa: PLC0415
 
     given = [feeds(signature, words, past, seed) for seed in range(SEEDS) for past in PASTS]

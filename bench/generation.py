@@ -43,8 +43,11 @@ GENERATORS = (
 
 def main() -> None:
     """Print the section."""
-    print(f"## Generation\n\nGreedy, one text at a time, fp32, one thread, the reading of the text included; the loop of "
-          f"`modelkit.generation` and one of\ntorch with its cache. Processes by turns, {ANSWERS} answers in each.\n")  # fmt: skip
+    print(
+        "## Generation\n\nGreedy, one text at a time, fp32, one thread, the reading of the text included; the loop of "
+        "`modelkit.generation` and one of\ntorch with its cache. Processes by turns, "
+        f"{ANSWERS} answers in each.\n"
+    )
     for generator in GENERATORS:
         _print(generator, *_measured(generator))
 
@@ -66,7 +69,7 @@ def _measured(generator: Generator) -> tuple[int, dict[str, int], dict[str, list
 
 
 def build(name: str, made: Path, folder: Path, layout: str) -> None:
-    """The finished float32 model in `folder`. A process of its own, as a child's peak is never less than its parent's."""
+    """The finished float32 model in `folder`, in a process of its own: a child's peak is never below its parent's."""
     from modelkit import graphs, manifest  # noqa: PLC0415
     from modelkit.exporters import direct  # noqa: PLC0415
     from modelkit.graphs import files  # noqa: PLC0415

@@ -34,8 +34,8 @@ def main() -> None:
     measured = {name: _measured(name) for name in wanted}
     print(
         "## Export, family by family\n\n`direct` is modelkit's convert stage, `optimum` the command `optimum-cli "
-        "export onnx`, which validates its graph.\nWhole processes by turns, medians; the ratios are medians of the rounds' "
-        "own. True sizes, seeded weights in float32\n(SmolLM2: bfloat16) as safetensors.\n"
+        "export onnx`, which validates its graph.\nWhole processes by turns, medians; the ratios are medians of the "
+        "rounds' own. True sizes, seeded weights in float32\n(SmolLM2: bfloat16) as safetensors.\n"
     )
     print(table(
         ("model", "rounds", "weights MB", "direct s", "optimum s", "times faster", "direct peak MB", "optimum peak MB",

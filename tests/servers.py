@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -41,6 +41,10 @@ class Server:
 
     def answer(self, method: str, path: str) -> Answer:
         raise NotImplementedError
+
+    def posted(self, path: str, form: Mapping[str, list[str]]) -> Answer:
+        """What a form sent to `path` gets."""
+        return Answer(405)
 
     @contextmanager
     def running(self) -> Iterator[Server]:
@@ -76,9 +80,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._respond()
 
+    def do_POST(self) -> None:
+        self._respond()
+
+    def _answer(self, path: str) -> Answer:
+        if self.command != "POST":
+            return self.server.answering.answer(self.command, path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        return self.server.answering.posted(path, parse_qs(body.decode()))
+
     def _respond(self) -> None:
         self.server.answering.requests.append(f"{self.command} {self.path}")
-        answer = self.server.answering.answer(self.command, unquote(urlsplit(self.path).path))
+        answer = self._answer(unquote(urlsplit(self.path).path))
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             answer = _part(answer, int(wanted[1]), int(wanted[2] or len(answer.body) - 1))
         self.send_response(answer.status)
@@ -86,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(answer.body[: len(answer.body) - answer.cut])
 
     def log_message(self, *_: object) -> None:
@@ -123,19 +136,42 @@ class Hub(Server):
             return self._api(found[1], found[2] or "main")
         return Answer(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
+    def posted(self, path: str, form: Mapping[str, list[str]]) -> Answer:
+        """Of the files that `paths` names what the tree says of them."""
+        found = re.fullmatch(rf"/api/models/{self.repository}/paths-info/(.+)", path)
+        if not found or "api" in self.fault:
+            return self.answer("POST", path)
+        listed = self._api("tree", found[1])
+        if listed.status != 200:
+            return listed
+        return _json([entry for entry in json.loads(listed.body) if entry["path"] in form.get("paths", ())])
+
     def _api(self, what: str | None, revision: str) -> Answer:
-        if revision not in (self.commit, "main", "HEAD", *self.branches):
+        revision, folder = self._cut(revision) if what == "tree" else (revision, "")
+        if revision not in self._revisions:
             return Answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if what == "tree":
-            return _json([{"type": "file", "path": name, **_identity(body)} for name, body in self.files.items()])
+            entries = [{"type": "file", "path": name, **_identity(body)} for name, body in self.files.items()]
+            return _json([entry for entry in entries if str(entry["path"]).startswith(folder)])
         siblings = [{"rfilename": name} for name in self.files]
         return _json({"id": self.repository, "sha": self.commit, "siblings": siblings})
+
+    @property
+    def _revisions(self) -> tuple[str, ...]:
+        return (self.commit, "main", "HEAD", *self.branches)
+
+    def _cut(self, place: str) -> tuple[str, str]:
+        """Revision and folder (with a slash at its end, or empty) of a tree; either may hold slashes."""
+        known = (one for one in self._revisions if place == one or place.startswith(f"{one}/"))
+        revision = next(known, place)
+        folder = place.removeprefix(revision).strip("/")
+        return revision, folder and f"{folder}/"
 
     def _file(self, revision: str, name: str) -> Answer:
         fault = self.fault.get(name)
         if isinstance(fault, int) or fault == "gated":
             return self._refusal(fault)
-        if revision not in (self.commit, "main", "HEAD", *self.branches):
+        if revision not in self._revisions:
             return Answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if name not in self.files:
             return Answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit})

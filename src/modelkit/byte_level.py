@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.errors import StageError
+from modelkit.json_objects import read_object
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -116,7 +117,7 @@ def tokenizer_json(folder: Path) -> str:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
-    found = _read(folder, VOCABULARY)
+    found = read_object(folder / VOCABULARY)
     if not all(type(number) is int and number >= 0 for number in found.values()):
         raise StageError(f"{VOCABULARY} gives a token something that is no number", hint="fetch the source again")
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
@@ -138,10 +139,10 @@ def _merges(folder: Path) -> list[list[str]]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, with special_tokens_map.json over it where it does not list the added tokens itself."""
-    config = _read(folder, CONFIG)
+    config = read_object(folder / CONFIG)
     if _LISTED in config:
         return config
-    special = _read(folder, SPECIAL)
+    special = read_object(folder / SPECIAL)
     more = [*_list(config), *(token for token in _list(special) if token not in _list(config))]
     return {**config, **special, "additional_special_tokens": more}
 
@@ -153,7 +154,7 @@ def _list(settings: Mapping[str, Any]) -> list[Any]:
 
 def _family(folder: Path, settings: Mapping[str, Any], vocabulary: Mapping[str, int]) -> _Family:
     """By the name in tokenizer_config.json or config.json; old files name none, and their vocabularies tell."""
-    named = settings.get("tokenizer_class") or _read(folder, "config.json").get("tokenizer_class")
+    named = settings.get("tokenizer_class") or read_object(folder / "config.json").get("tokenizer_class")
     if named is None:
         named = next((kind for kind, it in FAMILIES.items() if set(it.tokens.values()) <= set(vocabulary)), None)
     family = FAMILIES.get(str(named).removesuffix("Fast"))
@@ -211,7 +212,7 @@ def _listed(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _numbered_elsewhere(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """added_tokens.json: text -> id; which of them are special is said by the other files."""
-    numbers = _read(folder, ADDED)
+    numbers = read_object(folder / ADDED)
     if not all(type(number) is int for number in numbers.values()):
         raise StageError(f"{ADDED} gives a token something that is no number", hint="fetch the source again")
     special = {_text(settings[role]) for role in ROLES if settings.get(role)} | {_text(t) for t in _list(settings)}
@@ -225,9 +226,15 @@ def _flags(token: Mapping[str, Any]) -> dict[str, bool]:
     return {flag: bool(token[flag]) for flag in (*PLAIN, "special") if flag in token}
 
 
-def _text(token: Any) -> str:
+def token_text(token: Any) -> str | None:
+    """The text of a special token as the tokenizer's files have it: by itself, or among its flags; None for neither."""
     text = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(text, str) or not text:
+    return text if isinstance(text, str) else None
+
+
+def _text(token: Any) -> str:
+    text = token_text(token)
+    if not text:
         raise StageError("a special token in the tokenizer's files has no text", hint="fetch the source again")
     return text
 
@@ -247,16 +254,3 @@ def _numbered(added: list[dict[str, Any]], vocabulary: Mapping[str, int]) -> lis
         order = ("id", "content", *PLAIN, "special")
         numbered.append({key: {**token, "id": number}[key] for key in order})
     return numbered
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    """A file that holds a JSON object; empty where there is no such file."""
-    if not (folder / name).exists():
-        return {}
-    try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"{name} is no JSON ({error})", hint="fetch the source again") from error
-    if not isinstance(found, dict):
-        raise StageError(f"{name} holds no JSON object", hint="fetch the source again")
-    return found

@@ -9,10 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from modelkit import corpora, generation, images, kinds, lock, model, pipeline, runtime, searching, tokenizer
+from modelkit import (
+    corpora,
+    generation,
+    images,
+    json_objects,
+    kinds,
+    lock,
+    model,
+    pipeline,
+    runtime,
+    searching,
+    tokenizer,
+)
 from modelkit import limits as judgement
 from modelkit.digests import key_of
-from modelkit.errors import CheckError, ManifestError, ModelkitError
+from modelkit.errors import CheckError, InputError, ManifestError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.download import NAME as DOWNLOADED
@@ -75,9 +87,10 @@ class Examination:
             return _excused(manifest, variant, replace(_verdict(record), reused=True))
         try:
             found = self._module(check).check(self._subject(check), self._limits(check))
-        except CheckError as error:
-            error.message = f"{self.build.job.name}: {check} could not run: {error.message}"
-            raise
+        # A text of the corpus that the model cannot answer is the corpus's fault, and no caller's.
+        except (CheckError, InputError) as error:
+            message = f"{self.build.job.name}: {check} could not run: {error.message}"
+            raise CheckError(message, where=error.where, hint=error.hint) from error
         # A project's check may not pass its verdict off as another's.
         verdict: Verdict = replace(found, check=check)
         if verdict.outcome == "passed":
@@ -157,7 +170,10 @@ class Examination:
             "stage": "corpus outputs",
             "artifact": artifact.digest,
             "corpus": corpora.rows(manifest)[1],
-            "code": code(kinds.load("tasks", manifest.task.kind), model, runtime, generation, images, tokenizer),
+            "code": code(
+                *(kinds.load("tasks", manifest.task.kind), model, runtime, generation),
+                *(images, tokenizer, json_objects),
+            ),
             "tools": {name: tool(name) for name in TOOLS},
             "processor": json.loads(json.dumps(runtime.cpu())),
         }

@@ -74,6 +74,10 @@ class CheckError(ModelkitError):
 
 
 class InputError(ModelkitError, ValueError):
-    """What was given to a loaded model is nothing it can read, an image cut short for example."""
+    """The caller of a loaded model must act: what it was given is nothing it can answer.
+
+    A prompt that is empty or too long, an unknown kind of text, no labels, an image cut short. It is a `ValueError`,
+    too; what has the wrong type altogether (a text where a list belongs) is a `TypeError`.
+    """
 
     exit_code = USAGE

@@ -12,9 +12,10 @@ from modelkit.errors import CheckError, StageError
 
 
 class Session:
-    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice to onnxruntime."""
+    """One ONNX model, loaded from its file or its bytes. `threads` is the intra-op thread count; None leaves the choice
+    to onnxruntime. A `sparing` session holds each weight once, as it is stored, and is slower for it."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path | bytes, threads: int | None = None, *, sparing: bool = False) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         # Whatever fails is raised; its own error lines on standard error would only double that.
@@ -23,11 +24,16 @@ class Session:
             options.intra_op_num_threads = threads
         # Spinning threads would slow down whatever runs beside a session that waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if sparing:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except _ort_errors() as error:
             raise StageError(
-                f"onnxruntime cannot load it: {_first_line(error)}", where=path, hint="build it again"
+                f"onnxruntime cannot load it: {_first_line(error)}",
+                where=path if isinstance(path, Path) else None,
+                hint="build it again",
             ) from error
         _give_back_memory()
         self.inputs: dict[str, tuple[str, list[int | str]]] = {

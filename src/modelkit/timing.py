@@ -28,7 +28,7 @@ def measure(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
     from modelkit import model, runtime  # noqa: PLC0415
 
     runtime.version()  # loads the library, which is no part of the model
-    before = _peak_bytes()
+    before = peak_bytes()
     start = perf_counter()
     loaded = model.load(folder, THREADS)
     loaded.outputs(texts[:1])
@@ -40,7 +40,7 @@ def measure(folder: Path, texts: Sequence[str]) -> dict[str, Any]:
         "load": load,
         "alone": alone,
         "texts_per_second": len(texts) / together,
-        "memory": max(_peak_bytes() - before, 1),
+        "memory": max(peak_bytes() - before, 1),
     }
 
 
@@ -50,7 +50,7 @@ def _seconds(model: Any, texts: Sequence[str], batch_size: int) -> float:
     return perf_counter() - start
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Largest resident size of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():

@@ -5,17 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkit import byte_level
-from modelkit.errors import StageError
+from modelkit.errors import ManifestError, StageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import tokenizers
+
+    Ids = npt.NDArray[np.int64]
 
 MOST_TOKENS = 8192
 """In one batch, padding included: 32 texts of 256 tokens. Attention takes memory by the square of a text's length."""
 FILE = "tokenizer.json"
+COMPANIONS = (FILE, byte_level.CONFIG, byte_level.SPECIAL)
+"""What a consumer needs to read texts as the model does; all but the first are copied when the source has them."""
 OTHER_FORMS = ("*.model", "vocab.txt", byte_level.VOCABULARY, byte_level.MERGES)
 """Of tokenizers whose fast form another tool has to make."""
 
@@ -35,19 +41,48 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def in_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def refuse_short(max_tokens: int, fewest: int) -> None:
+    """Raise `ManifestError` when a manifest allows texts of fewer than `fewest` tokens, special ones included."""
+    if max_tokens < fewest:
+        raise ManifestError(f"expected max_tokens of at least {fewest}, got {max_tokens}")
+
+
+def refuse_bare(given: Any, call: str, what: str = "text") -> None:
+    """Raise `TypeError` for one string where `call` takes a list: it would be taken letter by letter."""
+    if isinstance(given, str):
+        raise TypeError(f"{call} takes a list of {what}s; put the one {what} in brackets")
+
+
+def in_batches(lengths: Sequence[int], batch_size: int, most_tokens: float = MOST_TOKENS) -> Iterator[list[int]]:
     """Positions in `lengths`, shortest first: texts of like length share a batch, so that little is spent on padding.
 
-    A batch has at most `batch_size` texts and, as long as it has two, at most `MOST_TOKENS` padded tokens.
+    A batch has at most `batch_size` texts and, as long as it has two, at most `most_tokens` padded tokens.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[row] > MOST_TOKENS):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[row] > most_tokens):
             yield batch
             batch = []
         batch.append(row)
     if batch:
         yield batch
+
+
+def padded(batch: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[Ids, Ids]:
+    """Ids side by side, `pad` behind each text (`left`: before it), and their mask: two int64[batch, longest].
+
+    The mask is 1 where a text is and 0 where a pad is. A batch of texts without a token is one token wide.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    # A tokenizer without special tokens gives no id for empty text; a masked pad keeps the shape legal.
+    longest = max(1, *map(len, batch))
+    ids = np.full((len(batch), longest), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, tokens in enumerate(batch):
+        where = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
+        ids[row, where], mask[row, where] = tokens, 1
+    return ids, mask
 
 
 def pad_id(tokenizer: tokenizers.Tokenizer) -> int:

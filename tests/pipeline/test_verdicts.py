@@ -12,7 +12,7 @@ import pytest
 
 import stand_ins
 from modelkit import conformance, kinds, lock, locking, manifest, pipeline
-from modelkit.errors import ArtifactError, CheckError
+from modelkit.errors import ArtifactError, CheckError, InputError
 from modelkit.store import Store
 from modelkit.vocabulary import Artifact, Fetching, Subject, Verdict
 
@@ -197,6 +197,17 @@ def test_a_check_that_could_not_run_is_an_error_with_the_reason(project: Path, m
     [budget, counted] = examined(project)
     assert (budget.outcome, budget.sentence) == ("errored", "tiny/int8: budget could not run: no abacus; buy one")
     assert counted.outcome == "passed"
+
+
+def test_a_text_of_the_corpus_that_the_model_refuses_is_an_error_of_the_check(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(subject: Subject, limits: Any) -> Verdict:
+        raise InputError("prompt 3 of 20 is empty", hint="give the model a text to go on from")
+
+    monkeypatch.setattr(kinds.load("checks", "budget"), "check", refused)
+    with pytest.raises(CheckError, match="budget could not run: prompt 3 of 20 is empty; give the model a text"):
+        conformance.Examination(*build_of(project)).run("budget")
 
 
 EXCUSE = 'known_failures:\n  - {{variant: int8, check: counted, because: "it counts badly", until: {until}}}\n'

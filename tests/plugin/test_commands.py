@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -168,3 +169,18 @@ def test_a_length_that_leaves_no_token_is_a_mistake_of_the_manifest(modelkit, pr
     done = modelkit("validate", "tiny.yaml")
     assert done.returncode == USAGE
     assert "expected max_tokens of at least 3, got -1" in done.stderr
+
+
+def test_bisect_ranks_the_nodes_and_says_what_the_scheme_offers(project: Path) -> None:
+    done = command("bisect", "tiny/int4", "tiny.yaml", "--top", "3", cwd=project, store=project / "store")
+    assert done.returncode == 0, done.stderr
+    assert "tiny/int4: relative errors of one node at a time" in done.stdout
+    advice = r"^tiny\.yaml:\d+:\d+: weights_8bit with '\S+\.weight' would cost \+\d\.\d\d kB$"
+    assert re.search(advice, done.stdout, re.M)
+    assert len(re.findall(r"^│ .*%", done.stdout, re.M)) == 3
+
+
+def test_bisect_of_an_unknown_variant_is_one_line(project: Path) -> None:
+    done = command("bisect", "tiny/int5", "tiny.yaml", cwd=project, store=project / "store")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no tiny/int5 in these manifests, did you mean 'tiny/int")

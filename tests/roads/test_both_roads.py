@@ -6,25 +6,28 @@ They need the reference environment: `pytest -m reference` makes it when it is m
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import small_models
 import stand_ins
-from modelkit import conformance, graphs, kinds, manifest, pipeline, runtime
+from modelkit import conformance, graphs, kinds, manifest, model, pipeline, runtime
 from modelkit.checks.signature import _declared
 from modelkit.cli.golden import _recorded
 from modelkit.errors import StageError
 from modelkit.exporters import direct, optimum
 from modelkit.graphs.files import read_graph
-from modelkit.reference import recorded
+from modelkit.reference import process, recorded
 from modelkit.store import Store
 from modelkit.vocabulary import Choice, Fetching, Manifest, Signature, TensorSpec
 
@@ -35,6 +38,8 @@ PASTS = (0, 4)
 PADDED = ("sequence", "total_sequence", "encoder_sequence")
 CLOSE = 5e-5
 NEAR = 0.999999
+ORIENTATION = 0x0112
+"""Exif 2.3, table 4."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,64 @@ def test_a_model_of_either_road_passes_every_check_the_recorded_one_included(tmp
     outcomes = {verdict.check: (verdict.outcome, verdict.sentence) for verdict in conformance.examine(examination)}
     assert {outcome for outcome, _ in outcomes.values()} == {"passed"}, outcomes
     assert "golden" in outcomes
+
+
+IMAGES = """\
+name: pictures
+task: image-feature-extraction
+license: MIT
+source: {path: weights}
+export: direct
+signature:
+  text_model:
+    inputs: {input_ids: "int64[batch, sequence]", attention_mask: "int64[batch, sequence]"}
+    outputs: {text_embeds: "float32[batch, 16]"}
+  vision_model:
+    inputs: {pixel_values: "float32[batch, 3, 32, 32]"}
+    outputs: {image_embeds: "float32[batch, 16]"}
+text: {max_tokens: 16}
+variants:
+  int8: {channel: dev, scheme: w8a8-per-token}
+"""
+
+
+def picture_project(folder: Path) -> Manifest:
+    """A project without a corpus of its own: the rows are those of the one that modelkit ships."""
+    FAMILIES["clip"].stand_in(folder / "weights", seed=5)
+    (folder / "conformance").mkdir()
+    path = folder / "pictures.yaml"
+    path.write_text(IMAGES)
+    return manifest.load(path)
+
+
+def test_a_golden_of_images_and_texts_holds_for_our_own_graphs(tmp_path: Path) -> None:
+    build = build_of(picture_project(tmp_path), tmp_path / "store")
+    declared = build.job.manifest
+    path = recorded.path_of(declared)
+    path.parent.mkdir()
+    path.write_text(_recorded(build))
+    golden = recorded.read(declared)
+    assert golden is not None
+    images = [row["id"] for row in golden["rows"] if row["text"].startswith("data:image/")]
+    assert 5 <= len(images) < len(golden["rows"])
+    verdict = conformance.Examination(build, pipeline.build(build)).run("golden")
+    assert (verdict.outcome, verdict.measured["rows"]) == ("passed", len(golden["rows"])), verdict
+
+
+def test_an_image_that_the_camera_held_upright_is_recorded_as_it_is_seen(tmp_path: Path) -> None:
+    turned = Image.fromarray(np.arange(40 * 20 * 3, dtype=np.uint8).reshape(40, 20, 3))
+    exif, file = Image.Exif(), BytesIO()
+    exif[ORIENTATION] = 6
+    turned.save(file, "PNG", exif=exif)
+    text = "data:image/png;base64," + b64encode(file.getvalue()).decode()
+    build = build_of(picture_project(tmp_path), tmp_path / "store")
+    request = {
+        "source": str(build.artifact("downloaded").folder), "task": "image-feature-extraction",
+        "options": recorded.plain(build.job.manifest.task.options), "texts": [text],
+    }  # fmt: skip
+    ours = model.load(build.artifact("converted").folder).outputs([text])
+    theirs = np.array(process.answer("outputs", request)["outputs"])
+    assert np.abs(ours - theirs).max() <= CLOSE
 
 
 def test_recording_twice_gives_the_same_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkit import durable, kinds
 from modelkit.checks import golden
 from modelkit.errors import CheckError
 from modelkit.reference import recorded
@@ -191,6 +192,34 @@ def test_of_a_long_row_the_largest_and_some_others_are_kept(tmp_path):
     assert verdict_of(tmp_path, logits).outcome == "passed"
     logits[1, np.argmax(logits[1])] += 1e-3
     assert verdict_of(tmp_path, logits).outcome == "failed"
+
+
+def test_a_recording_without_a_project_lies_beside_the_manifest_and_makes_none(tmp_path):
+    declared = replace(manifest_in(tmp_path), path=tmp_path / "models" / "tiny.yaml")
+    (tmp_path / "conformance").rmdir()
+    path = recorded.path_of(declared)
+    assert path == tmp_path / "models" / "tiny.golden.json"
+    durable.put(path, recorded.text(declared, SOURCE, CORPUS, ROWS, {"transformers": "4"}).encode())
+    assert kinds.project_of(declared.path) is None
+    read = recorded.read(declared)
+    assert read is not None
+    assert len(read["rows"]) == len(CORPUS)
+
+
+def test_a_recording_made_before_there_was_a_project_does_not_hide_it(tmp_path):
+    declared = replace(manifest_in(tmp_path), path=tmp_path / "models" / "tiny.yaml")
+    (tmp_path / "conformance").rmdir()
+    durable.put(recorded.path_of(declared), b"{}")
+    (tmp_path / "conformance").mkdir()
+    assert kinds.project_of(declared.path) == tmp_path
+    assert recorded.path_of(declared) == tmp_path / "conformance" / "golden" / "tiny.json"
+
+
+def test_of_two_projects_the_nearest_has_the_recording(tmp_path):
+    manifest_in(tmp_path)
+    inner = tmp_path / "models"
+    (inner / "conformance").mkdir(parents=True)
+    assert recorded.path_of(manifest_in(inner)) == inner / "conformance" / "golden" / "tiny.json"
 
 
 def test_a_recording_changes_the_key_of_the_verdict(tmp_path):

@@ -1,5 +1,5 @@
-"""Health: answers as sound as the float32 model's pass, spoiled ones fail, and a promise without "nearly" is kept to the
-letter. It is never skipped: a model that writes answers something. What cannot run is a float32 model that does not
+"""Health: answers as sound as the float32 model's pass, spoiled ones fail, and a promise without "nearly" is kept to
+the letter. It is never skipped: a model that writes answers something. What cannot run is a float32 model that does not
 answer itself."""
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def test_a_summary_of_two_lines_fails():
 
 def test_an_artifact_that_is_asked_in_other_tokens_fails():
     ours = Writer()
-    ours.write_summaries = lambda codes, **wishes: ours.write(codes, **wishes)  # type: ignore[method-assign]
+    ours.write_summaries = ours.write  # type: ignore[method-assign]
     verdict = verdict_of(ours, Writer())
     assert verdict.outcome == "failed"
     assert "reads other tokens than the float32 model for code 1 (9 such)" in verdict.sentence

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 import small_models
 import stand_ins
 from modelkit import manifest, runtime
-from modelkit.errors import ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.model import CARD, card, read_card
 from modelkit.tasks import feature_extraction
 from modelkit.tasks.feature_extraction import Embedder, Options, Text
@@ -183,13 +183,13 @@ def test_a_prefix_counts_towards_the_length(folder: Path) -> None:
 
 @pytest.mark.parametrize("texts", [["sat"], []])
 def test_an_unknown_kind_is_told_with_those_there_are(prefixed: Embedder, texts: list[str]) -> None:
-    with pytest.raises(ValueError, match="no texts of the kind 'document'; its kinds are query, passage"):
+    with pytest.raises(InputError, match="no texts of the kind 'document'; its kinds are query, passage"):
         prefixed.embed(texts, kind="document")
 
 
 def test_a_model_without_prefixes_knows_no_kind(tiny: Embedder) -> None:
     assert tiny.kinds == ()
-    with pytest.raises(ValueError, match="no texts of the kind 'query'; all texts are alike to it"):
+    with pytest.raises(InputError, match="no texts of the kind 'query'; all texts are alike to it"):
         tiny.embed(["sat"], kind="query")
 
 

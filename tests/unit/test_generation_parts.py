@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small_generators
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import CheckError, InputError, ManifestError, ModelkitError, StageError
 from modelkit.generation import summaries
 from modelkit.generation.chat import ChatTemplate
 from modelkit.generation.sampling import Sampler, narrowed, softmax
@@ -88,7 +88,7 @@ def test_scores_that_are_no_numbers_are_told() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict, told: str) -> None:
     with pytest.raises(ManifestError, match=told):
         Generation(**wrong)
-    with pytest.raises(CheckError, match=told):
+    with pytest.raises(InputError, match=told):
         Generation().with_(wrong)
 
 
@@ -212,14 +212,28 @@ def test_a_template_learns_the_day_it_is_given() -> None:
     ],
 )
 def test_a_broken_or_hostile_template_is_one_clear_error(text: str, told: str) -> None:
-    with pytest.raises(CheckError, match=told) as caught:
+    with pytest.raises(ModelkitError, match=told) as caught:
         template(text).render([{"role": "user", "content": "hi"}])
     assert str(caught.value).startswith("chat_template.jinja: the chat template fails: ")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", InputError),
+        ("{{ messages[0].content + messages[0].name }}", InputError),
+        ("{{ ''.__class__.__mro__ }}", StageError),
+        ("{% if %}", StageError),
+    ],
+)
+def test_messages_are_the_callers_fault_and_a_hostile_template_is_not(text: str, kind: type[ModelkitError]) -> None:
+    with pytest.raises(kind):
+        template(text).render([{"role": "user", "content": "hi"}])
+
+
 def test_a_chat_of_no_messages_is_refused() -> None:
-    with pytest.raises(CheckError, match="no messages"):
+    with pytest.raises(InputError, match="no messages"):
         template("x").render([])
 
 

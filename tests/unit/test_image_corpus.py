@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from modelkit.images import DATA_URL, Preprocessor, Settings
+from modelkit.reference import recorded
 
 CORPORA = Path(__file__).parents[2] / "conformance" / "corpora"
 CORPUS = CORPORA / "image-feature-extraction.jsonl"
@@ -49,6 +50,12 @@ def test_rows_are_canonical_sorted_and_have_ids_of_their_own() -> None:
     assert len({row["id"] for row in ROWS}) == len({row["text"] for row in ROWS}) == len(ROWS)
     assert all(re.fullmatch(r"[a-z]{2}-\d{4}", row["id"]) for row in ROWS)
     assert len({(row["id"][:2], row["group"]) for row in ROWS}) == len({row["group"] for row in ROWS})
+
+
+def test_a_golden_takes_an_image_of_every_kind_and_texts() -> None:
+    chosen = recorded.select(ROWS)
+    assert {row["group"] for row in chosen} == {row["group"] for row in ROWS}
+    assert {row["group"] for row in chosen if row["text"].startswith(DATA_URL)} == {row["group"] for row in IMAGES}
 
 
 def test_no_text_has_white_space_around_it() -> None:

@@ -32,7 +32,7 @@ import small_models
 from modelkit import kinds, runtime
 from modelkit.errors import StageError
 from modelkit.graphs import files
-from modelkit.graphs.rotary_encoder import frequencies
+from modelkit.graphs.rotary import plain_frequencies, slowed_frequencies
 from stand_ins.new import NEW, new, new_weights
 from stand_ins.xlm_roberta import padded_feed
 
@@ -155,9 +155,9 @@ def test_no_scheme_rounds_the_frequencies(tmp_path: Path, scheme: str) -> None:
     # As many as gte-multilingual-base has: heads of 64 features.
     source = new(tmp_path / "source", hidden_size=128, num_attention_heads=2, rope_scaling=None)
     smaller = small_models.quantized(small_models.exported(source, tmp_path / "made"), tmp_path / "smaller", scheme)
-    kept = files.load(smaller).graph.initializers["positions/frequencies"].const_value
+    kept = files.load(smaller).graph.initializers["rotary/frequencies"].const_value
     assert kept is not None
-    np.testing.assert_array_equal(kept.numpy(), frequencies(64, 20000.0))
+    np.testing.assert_array_equal(kept.numpy(), plain_frequencies(20000.0, 64))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_a_bare_checkpoint_is_read_too(tmp_path: Path) -> None:
 
 
 def test_without_scaling_the_frequencies_are_those_of_the_paper() -> None:
-    np.testing.assert_allclose(frequencies(8, 10000.0), [1, 0.1, 0.01, 0.001], rtol=1e-6)
+    np.testing.assert_allclose(plain_frequencies(10000.0, 8), [1, 0.1, 0.01, 0.001], rtol=1e-6)
 
 
 @settings(deadline=None)
@@ -204,7 +204,7 @@ def test_fixed_scaling_slows_the_last_pair_by_the_factor(head: int, factor: floa
     from modelkit.architectures.new import RopeScaling
 
     theta = 10000.0 + seed
-    slowed, plain = frequencies(head, theta, RopeScaling("ntk", factor)), frequencies(head, theta)
+    slowed, plain = slowed_frequencies(theta, head, RopeScaling("ntk", factor)), plain_frequencies(theta, head)
     # theta^(-(head - 2) / head) loses factor^(-(head - 2) / head), and the division the other 2 / head.
     np.testing.assert_allclose(slowed[-1] * factor, plain[-1], rtol=1e-5)
 

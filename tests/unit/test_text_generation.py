@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import small_generators
 from modelkit import graphs, runtime
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.generation import caches, chat
 from modelkit.tasks import text2text_generation, text_generation
 from small_generators import END, OTHER_END, PAD
@@ -180,7 +180,7 @@ def test_no_prompts_have_no_answers(models: dict[str, Any], kind: str) -> None:
 @both
 @pytest.mark.parametrize("prompts", ["", ["a", ""]])
 def test_an_empty_prompt_is_refused(models: dict[str, Any], kind: str, prompts: Any) -> None:
-    with pytest.raises(CheckError, match="is empty"):
+    with pytest.raises(InputError, match="is empty"):
         models[kind].generate(prompts)
 
 
@@ -192,9 +192,9 @@ def test_what_is_no_text_is_refused(models: dict[str, Any], kind: str) -> None:
 
 @both
 def test_a_stream_refuses_at_once_and_not_at_its_first_piece(models: dict[str, Any], kind: str) -> None:
-    with pytest.raises(CheckError, match="is empty"):
+    with pytest.raises(InputError, match="is empty"):
         models[kind].stream("")
-    with pytest.raises(CheckError, match="temperature"):
+    with pytest.raises(InputError, match="temperature"):
         models[kind].stream("a", temperature=-1.0)
 
 
@@ -221,12 +221,12 @@ def test_a_model_that_lacks_one_of_three_graphs_is_refused(split: Path) -> None:
 
 
 def test_a_prompt_longer_than_the_manifest_allows_is_refused_with_counts(folders: dict[str, Path]) -> None:
-    with pytest.raises(CheckError, match=r"has 9 tokens, 1 more than the 8 that fit; shorten it, or raise"):
+    with pytest.raises(InputError, match=r"has 9 tokens, 1 more than the 8 that fit; shorten it, or raise"):
         opened(folders[CAUSAL], CAUSAL, longest=8).generate("a" * 9)
 
 
 def test_a_prompt_longer_than_the_model_is_refused_whatever_the_manifest_says(folders: dict[str, Path]) -> None:
-    with pytest.raises(CheckError, match=r"has 64 tokens, 1 more than the 63 that fit; shorten it$"):
+    with pytest.raises(InputError, match=r"has 64 tokens, 1 more than the 63 that fit; shorten it$"):
         opened(folders[CAUSAL], CAUSAL, longest=200).generate("a" * 64)
 
 
@@ -311,7 +311,7 @@ def test_a_summary_is_one_line_for_each_piece_of_code(folders: dict[str, Path], 
     # The examples of the plain prompt are longer than the tiny model.
     model = opened(folders[kind], kind)
     if kind == CAUSAL:
-        with pytest.raises(CheckError, match="more than the"):
+        with pytest.raises(InputError, match="more than the"):
             model.summarize("x = 1")
         return
     assert len(model.summarize("x = 1").splitlines()) <= 1
@@ -336,7 +336,7 @@ def test_the_prefix_that_the_configuration_names_is_read_before_the_code(
 
 @both
 def test_no_code_has_no_summary(models: dict[str, Any], kind: str) -> None:
-    with pytest.raises(CheckError, match="no code to summarize"):
+    with pytest.raises(InputError, match="no code to summarize"):
         models[kind].summarize([""])
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import stand_ins
 from modelkit.errors import StageError
-from modelkit.tokenizer import refuse_stranger, write_tokenizer
+from modelkit.tokenizer import padded, refuse_bare, refuse_stranger, write_tokenizer
 from stand_ins.t5 import legacy_tokenizer
 
 SIZE = 5 + 256 + 5 + 3
@@ -76,3 +79,25 @@ def test_a_vocabulary_without_its_merges_is_told(source: Path) -> None:
 
 def test_nothing_at_all_is_told_as_before(source: Path) -> None:
     assert refusal(source) == "no tokenizer.json in the source; add it to `source.files`"
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5), st.integers(0, 9), st.booleans())
+def test_padding_keeps_every_text_at_its_side_and_the_mask_says_where(
+    batch: list[list[int]], pad: int, left: bool
+) -> None:
+    ids, mask = padded(batch, pad, left=left)
+    longest = max(1, *map(len, batch))
+    assert ids.shape == mask.shape == (len(batch), longest)
+    assert ids.dtype == mask.dtype == np.int64
+    for tokens, row, kept in zip(batch, ids, mask, strict=True):
+        fill = longest - len(tokens)
+        assert row.tolist() == ([pad] * fill + tokens if left else tokens + [pad] * fill)
+        assert kept.tolist() == ([0] * fill + [1] * len(tokens) if left else [1] * len(tokens) + [0] * fill)
+
+
+def test_one_string_in_place_of_a_list_is_refused_with_the_name_of_the_call() -> None:
+    refuse_bare(["a"], "embed")
+    with pytest.raises(TypeError, match="embed takes a list of texts; put the one text in brackets"):
+        refuse_bare("a", "embed")
+    with pytest.raises(TypeError, match="classify takes a list of labels; put the one label in brackets"):
+        refuse_bare("a", "classify", "label")

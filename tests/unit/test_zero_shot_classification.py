@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import small_models
 import stand_ins
 from modelkit import runtime
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.exporters import direct
 from modelkit.tasks import zero_shot_classification as task
 from modelkit.vocabulary import Choice
@@ -150,7 +150,7 @@ def test_each_text_is_tokenized_once(tiny: task.Classifier, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("texts", "labels", "error"),
-    [("a cat", [], ValueError), ([], ["dog"], ValueError), ("a cat", "dog", TypeError), (["a cat"], "a, b", TypeError)],
+    [("a cat", [], InputError), ([], ["dog"], InputError), ("a cat", "dog", TypeError), (["a cat"], "a, b", TypeError)],
 )  # fmt: skip
 def test_nothing_to_rank_is_refused(tiny: task.Classifier, texts: Any, labels: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"classify (needs at least one|takes a list of labels)"):
@@ -158,7 +158,7 @@ def test_nothing_to_rank_is_refused(tiny: task.Classifier, texts: Any, labels: A
 
 
 def test_a_template_without_a_slot_is_refused(tiny: task.Classifier) -> None:
-    with pytest.raises(ValueError, match=r"'it is so' has no \{\}"):
+    with pytest.raises(InputError, match=r"'it is so' has no \{\}"):
         tiny.classify("a cat", ["dog"], hypothesis_template="it is so")
     with pytest.raises(ManifestError, match=r"expected \{\} in hypothesis_template"):
         task.Options(hypothesis_template="it is so")
@@ -220,7 +220,7 @@ def test_the_last_line_is_the_hypothesis(tiny: task.Classifier) -> None:
 
 
 def test_a_text_of_one_line_is_no_pair(tiny: task.Classifier) -> None:
-    with pytest.raises(CheckError, match="the text 'a cat' is no pair; write the premise"):
+    with pytest.raises(InputError, match="the text 'a cat' is no pair; write the premise"):
         tiny.outputs(["a cat"])
 
 
@@ -257,10 +257,18 @@ def test_a_model_without_any_labels_is_told(tmp_path: Path) -> None:
         task.verify(config_of(tmp_path, label2id=None, id2label=None), 96)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"label2id": [1]}', '{"label2id": {"entailment": "x"}}'])
-def test_labels_that_cannot_be_read_are_told_in_one_line(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[]", r"config\.json holds no JSON object"),
+        ("{", r"config\.json is no JSON"),
+        ('{"label2id": [1]}', r"the labels of config\.json cannot be read"),
+        ('{"label2id": {"entailment": "x"}}', r"the labels of config\.json cannot be read"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_told_in_one_line(tmp_path: Path, content: str, told: str) -> None:
     (config_of(tmp_path) / "config.json").write_text(content)
-    with pytest.raises(StageError, match=r"the labels of config\.json cannot be read") as caught:
+    with pytest.raises(StageError, match=told) as caught:
         task.verify(tmp_path, 96)
     assert "\n" not in str(caught.value)
 

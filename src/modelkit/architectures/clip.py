@@ -81,13 +81,13 @@ class Options:
 
 def draw_text(blocks: Blocks, config: Options, task: Any) -> Drawn:  # noqa: ARG001
     """Record input_ids, attention_mask int64[batch, sequence] -> text_embeds float32[batch, projection_dim]."""
-    from modelkit.graphs import encoders, pre_norm, sentences  # noqa: PLC0415
+    from modelkit.graphs import encoders, masks, pre_norm, sentences  # noqa: PLC0415
 
     text, tape = config.text, blocks.tape
     encoders.refuse_odd_heads(text.hidden_size, text.num_attention_heads)
     inputs = sentences.token_inputs("input_ids", "attention_mask")
     hidden = _placed_tokens(blocks, inputs["input_ids"], text)
-    bias = pre_norm.causal_bias(tape, inputs["attention_mask"])
+    bias = masks.causal_bias(tape, inputs["input_ids"], inputs["attention_mask"])
     for number in range(text.num_hidden_layers):
         hidden = pre_norm.layer(blocks, hidden, bias, f"text_model.encoder.layers.{number}", text)
     last = tape.node("text_model/last", "GatherND", hidden, _end(blocks, inputs["input_ids"], text), batch_dims=1)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.graphs.blocks import Blocks
-    from modelkit.graphs.rotary_encoder import Angles
-    from modelkit.graphs.tape import Drawn
+    from modelkit.graphs.rotary import Rotation
+    from modelkit.graphs.tape import Drawn, Tape
 
 PREFIXES = ("", "new.")
 IDLE = ("*pooler.*", "*position_ids", "*rotary_emb.*", "lm_head.*", "classifier.*")
@@ -55,7 +55,7 @@ class Options:
 
 def draw_vectors(blocks: Blocks, config: Options, task: Any) -> Drawn:
     """Record the encoder, with the pooling that `task.text` asks for."""
-    from modelkit.graphs import encoders, rotary_encoder, sentences  # noqa: PLC0415
+    from modelkit.graphs import encoders, rotary, sentences  # noqa: PLC0415
 
     encoders.refuse_odd_heads(config.hidden_size, config.num_attention_heads)
     head = _head(config)
@@ -63,8 +63,13 @@ def draw_vectors(blocks: Blocks, config: Options, task: Any) -> Drawn:
     names = ("input_ids", "attention_mask", "token_type_ids")[: 3 if config.type_vocab_size > 1 else 2]
     inputs = sentences.token_inputs(*names)
     bias = blocks.attention_bias(inputs["attention_mask"])
-    turns = rotary_encoder.frequencies(head, config.rope_theta, config.rope_scaling)
-    by = rotary_encoder.angles(blocks.tape, inputs["input_ids"], turns)
+    stretch = config.rope_scaling
+    turns = (
+        rotary.slowed_frequencies(config.rope_theta, head, stretch)
+        if stretch
+        else rotary.plain_frequencies(config.rope_theta, head)
+    )
+    by = rotary.rotation(blocks.tape, rotary.places(blocks.tape, inputs["input_ids"]), turns, heads_axis=2)
     hidden = _embed(blocks, inputs, config)
     for number in range(config.num_hidden_layers):
         hidden = _layer(blocks, hidden, bias, by, f"encoder.layer.{number}", config)
@@ -104,7 +109,7 @@ def _types(blocks: Blocks, inputs: dict[str, ir.Value], config: Options) -> ir.V
     return blocks.tape.node("embeddings/types", "Gather", table, inputs["token_type_ids"])
 
 
-def _layer(blocks: Blocks, hidden: ir.Value, bias: ir.Value, by: Angles, name: str, config: Options) -> ir.Value:
+def _layer(blocks: Blocks, hidden: ir.Value, bias: ir.Value, by: Rotation, name: str, config: Options) -> ir.Value:
     tape, width, epsilon = blocks.tape, config.hidden_size, config.layer_norm_eps
     attended = _attention(blocks, hidden, bias, by, f"{name}.attention", config)
     attended = tape.node(f"{name}.attention.residual", "Add", attended, hidden)
@@ -114,15 +119,22 @@ def _layer(blocks: Blocks, hidden: ir.Value, bias: ir.Value, by: Angles, name: s
     return blocks.layer_norm(outer, f"{name}.mlp_ln", width, epsilon)
 
 
-def _attention(blocks: Blocks, hidden: ir.Value, bias: ir.Value, by: Angles, name: str, config: Options) -> ir.Value:
-    from modelkit.graphs.rotary_encoder import rotated  # noqa: PLC0415
-
+def _attention(blocks: Blocks, hidden: ir.Value, bias: ir.Value, by: Rotation, name: str, config: Options) -> ir.Value:
     tape, width, heads = blocks.tape, config.hidden_size, config.num_attention_heads
     packed = blocks.linear(hidden, f"{name}.qkv_proj", width, 3 * width)
     query, key, value = (_share(blocks, packed, f"{name}.{part}", n, width) for n, part in enumerate("qkv"))
-    query, key = (rotated(tape, x, f"{name}.{part}", heads, width, by) for x, part in ((query, "q"), (key, "k")))
+    query, key = (_turned(tape, x, f"{name}.{part}", heads, width, by) for x, part in ((query, "q"), (key, "k")))
     mixed = blocks.attention(name, query, key, value, bias, heads, width)
     return blocks.linear(mixed, f"{name}.o_proj", width, width)
+
+
+def _turned(tape: Tape, x: ir.Value, name: str, heads: int, width: int, by: Rotation) -> ir.Value:
+    """float32[batch, sequence, width] -> the same with the pairs of each head turned."""
+    from modelkit.graphs import rotary  # noqa: PLC0415
+
+    by_head = tape.node(f"{name}/by_head", "Reshape", x, tape.ints(0, 0, heads, width // heads))
+    turned = rotary.turned(tape, name, by_head, by, width // heads)
+    return tape.node(f"{name}/rotated", "Reshape", turned, tape.ints(0, 0, width))
 
 
 def _gated(blocks: Blocks, x: ir.Value, name: str, config: Options) -> ir.Value:

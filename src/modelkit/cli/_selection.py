@@ -89,6 +89,17 @@ def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
     return loaded
 
 
+def named(name: str, paths: tuple[Path, ...]) -> tuple[Manifest, Variant]:
+    """The one variant that `name` (`minilm-l6/int8`) means. Raises `ManifestError` when there is none."""
+    from modelkit.errors import ManifestError  # noqa: PLC0415
+    from modelkit.kinds import did_you_mean  # noqa: PLC0415
+
+    known = {f"{m.name}/{v.name}": (m, v) for m in manifests(paths) for v in m.variants.values()}
+    if name not in known:
+        raise ManifestError(f"no {name} in these manifests{did_you_mean(name, known)}")
+    return known[name]
+
+
 def select(selection: Selection) -> list[tuple[Manifest, Variant]]:
     """The variants to work on. Raises `ManifestError` when a name selects nothing."""
     from modelkit.errors import ManifestError  # noqa: PLC0415

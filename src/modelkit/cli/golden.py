@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def command(paths: tuple[Path, ...], *, offline: bool) -> None:
     """Run each manifest's original model in the reference environment and write conformance/golden/NAME.json.
 
-    The environment is made first when it is missing (about a minute, 1.1 GB).
+    Where no folder above the manifest has a conformance/, it is NAME.golden.json beside the manifest. The environment
+    is made first when it is missing (about a minute, 1.1 GB).
     """
     from modelkit import durable, lock, pipeline  # noqa: PLC0415
     from modelkit.reference import environment, recorded  # noqa: PLC0415

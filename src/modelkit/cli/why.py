@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from modelkit.cli._selection import manifests
+from modelkit.cli._selection import named
 
 
 @click.command("why")
@@ -17,14 +17,10 @@ def command(name: str, paths: tuple[Path, ...]) -> None:
     from modelkit import lock, pipeline  # noqa: PLC0415
     from modelkit.digests import difference  # noqa: PLC0415
     from modelkit.errors import ManifestError  # noqa: PLC0415
-    from modelkit.kinds import did_you_mean  # noqa: PLC0415
     from modelkit.stages.job import Job  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
 
-    known = {f"{m.name}/{v.name}": (m, v) for m in manifests(paths) for v in m.variants.values()}
-    if name not in known:
-        raise ManifestError(f"no {name} in these manifests{did_you_mean(name, known)}")
-    manifest, variant = known[name]
+    manifest, variant = named(name, paths)
     if (locked := lock.read(manifest.path)) is None:
         raise ManifestError("is a draft: what it is built from is not pinned", where=manifest.path,
                             hint=f"run `modelkit lock {manifest.path}`")  # fmt: skip

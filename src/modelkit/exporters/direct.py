@@ -9,9 +9,10 @@ from typing import Any
 
 from modelkit import kinds
 from modelkit.errors import ManifestError, StageError
+from modelkit.json_objects import read_object
 from modelkit.vocabulary import Manifest
 
-VERSION = 1
+VERSION = 2
 TOOLS = ("onnx", "onnx-ir", "numpy", "safetensors", "ml_dtypes", "protobuf")
 
 
@@ -34,7 +35,7 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
     from modelkit.graphs.tape import Tape, model_of  # noqa: PLC0415
     from modelkit.weights import Weights  # noqa: PLC0415
 
-    config = read_config(source)
+    config = read_object(source / "config.json", needed=True)
     architecture = _architecture(config)
     drawings = _drawings(architecture, graph_task(manifest), options, config["model_type"])
     settings = _options(architecture.Options, config)
@@ -66,20 +67,6 @@ def _drawings(architecture: Any, task: str, options: Options, model_type: str) -
             hint="correct `task` or `export` in the manifest",
         )
     return layouts[task]
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a mapping. Raises `StageError` when it is missing or no JSON object."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise StageError("no config.json in the source", hint="add it to `source.files`")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"config.json is no JSON ({error})", hint="fetch the source again") from error
-    if not isinstance(config, dict):
-        raise StageError("config.json holds no JSON object", hint="fetch the source again")
-    return config
 
 
 def _architecture(config: dict[str, Any]) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from modelkit.errors import CheckError
+from modelkit.errors import InputError
 from modelkit.generation.decoding import Answer, Steps, decode
 from modelkit.generation.sampling import Sampler
 from modelkit.generation.settings import Generation
 from modelkit.generation.text import Writer
+from modelkit.tokenizer import in_batches
 
 Ids = Sequence[int]
 
@@ -48,7 +50,7 @@ class Answers:
         Each is drawn as if it were alone, whatever stands beside it.
         """
         found: dict[int, Written] = {}
-        for rows in by_length(prompts, TOGETHER):
+        for rows in in_batches(list(map(len, prompts)), TOGETHER, inf):
             answers = [self._answer(limits[row], settings, seed) for row in rows]
             texts = [""] * len(rows)
             for place, piece in decode(self._steps(), [prompts[row] for row in rows], answers, self._ends):
@@ -66,7 +68,8 @@ class Answers:
     def scores(self, prompts: Sequence[Ids], width: int, batch_size: int) -> npt.NDArray[np.float32]:
         """float32[len(prompts), width]: the scores of the token after each prompt."""
         rows: npt.NDArray[np.float32] = np.empty((len(prompts), width), np.float32)
-        for batch in by_length(prompts, batch_size):
+        # No bound on the tokens: what a graph scores at once is bounded where it is run.
+        for batch in in_batches(list(map(len, prompts)), batch_size, inf):
             rows[batch] = self._steps().first([prompts[row] for row in batch])
         return rows
 
@@ -92,21 +95,15 @@ def _stepped(steps: Steps, written: Written) -> npt.NDArray[np.float32]:
     return np.concatenate(rows)[: len(written.answer)]
 
 
-def by_length(prompts: Sequence[Ids], size: int) -> Iterator[list[int]]:
-    """The numbers of the prompts in batches of like length, so that little is spent on padding."""
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    return (order[start : start + size] for start in range(0, len(order), size))
-
-
 def encoded(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-    """The ids of each text. Raises `CheckError` for one that is empty, or that the tokenizer makes nothing of."""
+    """The ids of each text. Raises `InputError` for one that is empty, or that the tokenizer makes nothing of."""
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"a prompt is text, number {number + 1} is {type(text).__name__}")
     found = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
     for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
         if not text or not ids:
-            raise CheckError(
+            raise InputError(
                 f"prompt {number + 1} of {len(texts)} is empty", hint="give the model a text to go on from"
             )
     return found

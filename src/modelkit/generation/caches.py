@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from modelkit.errors import StageError
 from modelkit.runtime import Session, Sessions
+from modelkit.tokenizer import padded
 from modelkit.vocabulary import WHOLE
 
 PAST, PRESENT, LOGITS, BRANCH = "past_key_values.", "present.", "logits", "use_cache_branch"
@@ -80,7 +81,7 @@ class Merged:
 
     def first(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[Any]:
         """float32[batch, vocab]: what the decoder begins with."""
-        ids, mask = padded(prompts, self._pad, left=False)
+        ids, mask = padded(prompts, self._pad)
         self._source = {"input_ids": ids, "attention_mask": mask}
         empty = empty_pasts(self._session, len(prompts))
         logits, self._pasts = self._read([[self._start]] * len(prompts), empty, later=False)
@@ -88,7 +89,7 @@ class Merged:
 
     def forced(self, prompt: Sequence[int], answer: Sequence[int]) -> npt.NDArray[Any]:
         """float32[answer, vocab]: what the model gives each token after all before it."""
-        ids, mask = padded([prompt], self._pad, left=False)
+        ids, mask = padded([prompt], self._pad)
         self._source = {"input_ids": ids, "attention_mask": mask}
         logits, _ = self._read([[self._start, *answer]], empty_pasts(self._session, 1), later=False)
         return np.asarray(logits[0, :-1])
@@ -148,7 +149,7 @@ class Split:
         self._source, self._pasts = taken(self._source, places), taken(self._pasts, places)
 
     def _encode(self, prompts: Sequence[Sequence[int]]) -> None:
-        ids, mask = padded(prompts, self._pad, left=False)
+        ids, mask = padded(prompts, self._pad)
         feed = fitting(self._encoder, {"input_ids": ids, "attention_mask": mask})
         hidden = self._encoder.run(feed, ["last_hidden_state"])[0]
         self._source = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
@@ -187,19 +188,6 @@ def empty_pasts(session: Session, batch: int) -> Arrays:
                 raise StageError(f"the model takes {name} as {kind} of {len(shape)} axes", hint="export it again")
             made[name] = np.zeros(sizes, kinds[kind])
     return made
-
-
-def padded(
-    prompts: Sequence[Sequence[int]], pad: int, *, left: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Ids and mask of the prompts side by side: two int64[batch, longest]."""
-    longest = max(map(len, prompts))
-    ids = np.full((len(prompts), longest), pad, np.int64)
-    mask = np.zeros_like(ids)
-    for row, tokens in enumerate(prompts):
-        where = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
-        ids[row, where], mask[row, where] = tokens, 1
-    return ids, mask
 
 
 def taken(arrays: Arrays, places: Sequence[int]) -> Arrays:

@@ -20,8 +20,9 @@ from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from modelkit.errors import CheckError, StageError
-from modelkit.generation.settings import read_object
+from modelkit.byte_level import ROLES, token_text
+from modelkit.errors import InputError, StageError
+from modelkit.json_objects import read_object
 
 Message = Mapping[str, Any]
 
@@ -30,7 +31,6 @@ TODAY = date(2024, 7, 26)
 It is the day that Llama 3's template falls back to."""
 LONGEST = 2**22
 """Characters that a template may write; more than any context holds."""
-SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ChatTemplate:
         Of several named templates the one called `default` is taken. Raises `StageError` for an unreadable file.
         """
         config = read_object(folder / "tokenizer_config.json")
-        tokens = {name: text for name in SPECIAL if (text := _token(config.get(name))) is not None}
+        tokens = {name: text for name in ROLES if (text := token_text(config.get(name))) is not None}
         alone = folder / "chat_template.jinja"
         if alone.exists():
             return cls(_read(alone), tokens, alone)
@@ -60,10 +60,11 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, today: date = TODAY) -> str:
         """The prompt for a conversation, special tokens included.
 
-        Raises `CheckError` when the template refuses the messages or does what a template must not.
+        Raises `InputError` when the template does not get along with the messages, `StageError` when it does what a
+        template must not.
         """
         if not messages:
-            raise CheckError("a chat of no messages has no answer", hint="give at least one message")
+            raise InputError("a chat of no messages has no answer", hint="give at least one message")
         try:
             template = _environment(today).from_string(self.text)
             pieces = template.generate(
@@ -77,7 +78,8 @@ class ChatTemplate:
         # A template can raise whatever Python can: it divides, it looks up, it recurses.
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckError(f"the chat template fails: {reason}", where=self.where, hint=_hint(error)) from error
+            kind, hint = _blame(error)
+            raise kind(f"the chat template fails: {reason}", where=self.where, hint=hint) from error
 
     def refuse_broken(self) -> None:
         """Raise `StageError` for a template that does not parse."""
@@ -161,17 +163,13 @@ def _joined(pieces: Iterable[str]) -> str:
     return "".join(made)
 
 
-def _hint(error: Exception) -> str:
+def _blame(error: Exception) -> tuple[type[StageError | InputError], str]:
+    """Who must act, and how: whatever is not plainly the template's fault may be that of the messages."""
     if isinstance(error, jinja2.exceptions.SecurityError):
-        return "do not use this model before somebody has read its template"
+        return StageError, "do not use this model before somebody has read its template"
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"line {error.lineno} of the template is wrong; fetch the source again"
-    return "look at the roles and the order of the messages"
-
-
-def _token(value: Any) -> str | None:
-    found = value.get("content") if isinstance(value, dict) else value
-    return found if isinstance(found, str) else None
+        return StageError, f"line {error.lineno} of the template is wrong; fetch the source again"
+    return InputError, "look at the roles and the order of the messages"
 
 
 def _read(path: Path) -> str:

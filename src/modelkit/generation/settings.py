@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from modelkit.errors import CheckError, ManifestError, StageError
+from modelkit import tokenizer
+from modelkit.errors import InputError, ManifestError, StageError
+from modelkit.json_objects import read_object
+
+COMPANIONS = (*tokenizer.COMPANIONS, "chat_template.jinja", "generation_config.json", "config.json")
+"""What a consumer of a model that writes text needs beside it; all but the tokenizer are copied when the source has
+them."""
 
 
 class Wishes(TypedDict, total=False):
@@ -51,16 +57,15 @@ class Generation:
             raise ManifestError("generation.stop holds an empty string, which would end every text at once")
 
     def with_(self, wishes: Wishes) -> Generation:
-        """These settings with what a call gives instead. Raises `CheckError` for numbers a manifest could not have."""
+        """These settings with what a call gives instead. Raises `InputError` for numbers a manifest could not have."""
         given: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None and name != "seed"}
-        if isinstance(given.get("stop"), str):
-            raise TypeError("stop takes a list of texts; put the one text in brackets")
+        tokenizer.refuse_bare(given.get("stop"), "stop")
         if "stop" in given:
             given["stop"] = tuple(given["stop"])
         try:
             return replace(self, **given)
         except ManifestError as error:
-            raise CheckError(error.message) from error
+            raise InputError(error.message) from error
 
 
 @dataclass(frozen=True)
@@ -117,16 +122,3 @@ class Facts:
         found = tasks.get("summarization") if isinstance(tasks, dict) else None
         prefix = found.get("prefix") if isinstance(found, dict) else None
         return prefix if isinstance(prefix, str) else ""
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, empty when there is no such file. Raises `StageError` for anything else."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"{path.name} is no JSON ({error})", hint="fetch the source again") from error
-    if not isinstance(found, dict):
-        raise StageError(f"{path.name} holds no JSON object", hint="fetch the source again")
-    return found

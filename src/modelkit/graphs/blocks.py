@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.graphs import masks
 from modelkit.graphs.tape import Tape
 from modelkit.weights import Weights
-
-LOWEST = float(np.finfo(np.float32).min)
-"""Added to the score of a masked position, as transformers does."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,10 @@ class Blocks:
         return tape.node(name, "Mul", unit, self.parameter(f"{name}.weight", width))
 
     def attention_bias(self, mask: ir.Value) -> ir.Value:
-        """int64[batch, sequence] of ones and zeros -> float32[batch, 1, 1, sequence] of 0 and `LOWEST`."""
+        """int64[batch, sequence] of ones and zeros -> float32[batch, 1, 1, sequence] of 0 and `masks.LOWEST`."""
         tape = self.tape
         kept = tape.node("mask/kept", "Cast", mask, to=ir.DataType.BOOL)
-        bias = tape.node(
-            "mask/bias", "Where", kept, tape.constant(0.0, np.float32), tape.constant(LOWEST, np.float32)
-        )  # fmt: skip
+        bias = masks.bias(tape, "mask/bias", kept)
         return tape.node("mask/attention_bias", "Unsqueeze", bias, tape.ints(1, 2))
 
     def attention(

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.errors import StageError
-from modelkit.graphs import rotary
-from modelkit.graphs.blocks import LOWEST, Blocks
+from modelkit.graphs import masks, rotary
+from modelkit.graphs.blocks import Blocks
 from modelkit.graphs.tape import Drawn, Tape, output, typed
 
 Cache = tuple[ir.Value, ir.Value]
@@ -48,7 +48,7 @@ class Plan:
     biases: Biases
     rotation: rotary.Rotation
     mask: ir.Value
-    """float32[batch, 1, sequence, total_sequence] of 0 and `LOWEST`."""
+    """float32[batch, 1, sequence, total_sequence] of 0 and `masks.LOWEST`."""
 
 
 def causal(blocks: Blocks, config: Any, biases: Biases) -> Drawn:
@@ -64,7 +64,7 @@ def causal(blocks: Blocks, config: Any, biases: Biases) -> Drawn:
     )
     pasts = [_past(number, heads) for number in range(config.num_hidden_layers)]
     rotation = rotary.rotation(tape, positions, rotary.frequencies(config, heads.size))
-    plan = Plan(config, heads, biases, rotation, _mask(tape, ids, mask))
+    plan = Plan(config, heads, biases, rotation, masks.causal_bias(tape, ids, mask))
     table = blocks.table("embed_tokens", config.vocab_size, config.hidden_size)
     hidden, presents = tape.node("tokens", "Gather", table, ids), []
     for number, past in enumerate(pasts):
@@ -100,24 +100,6 @@ def _past(number: int, heads: Heads) -> Cache:
 def _present(present: Cache, number: int, heads: Heads) -> list[ir.Value]:
     shape: list[int | str] = ["batch", heads.kv, "total_sequence", heads.size]
     return [output(x, f"present.{number}.{part}", shape) for x, part in zip(present, ("key", "value"), strict=True)]
-
-
-def _mask(tape: Tape, ids: ir.Value, mask: ir.Value) -> ir.Value:
-    """A token sees itself and what stands before it in the cache, as far as `mask` keeps it.
-
-    A row of padding sees nothing: all its scores sink alike, and what comes out is finite and read by nobody.
-    """
-    zero, one = tape.constant(0, np.int64), tape.constant(1, np.int64)
-    total = tape.node("mask/total", "Squeeze", tape.node("mask/total/shape", "Shape", mask, start=1, end=2))
-    length = tape.node("mask/length", "Squeeze", tape.node("mask/length/shape", "Shape", ids, start=1, end=2))
-    columns = tape.node("mask/columns", "Range", zero, total, one)
-    rows = tape.node("mask/rows", "Range", tape.node("mask/past", "Sub", total, length), total, one)
-    rows = tape.node("mask/rows/upright", "Unsqueeze", rows, tape.ints(1))
-    causal = tape.node("mask/causal", "LessOrEqual", columns, rows)
-    kept = tape.node("mask/kept", "Cast", mask, to=ir.DataType.BOOL)
-    kept = tape.node("mask/kept/everywhere", "Unsqueeze", kept, tape.ints(1, 2))
-    seen = tape.node("mask/seen", "And", kept, causal)
-    return tape.node("mask/bias", "Where", seen, tape.constant(0.0, np.float32), tape.constant(LOWEST, np.float32))
 
 
 def _layer(blocks: Blocks, hidden: ir.Value, name: str, past: Cache, plan: Plan) -> tuple[ir.Value, Cache]:

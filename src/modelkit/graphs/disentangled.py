@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.graphs.blocks import LOWEST, Blocks
+from modelkit.graphs.blocks import Blocks
+from modelkit.graphs.masks import LOWEST
 from modelkit.graphs.tape import Tape
 
 

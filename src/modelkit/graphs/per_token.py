@@ -1,71 +1,41 @@
-"""Integer matrix products with one activation scale per token, in standard operators.
+"""Rewriting a float32 graph to integer products with one activation scale per token, in standard operators.
 
-A token's scale depends on that token alone, so a sentence gives the same vector alone and among others. Activations
-are uint8 and weights int8: the pair onnxruntime has fast kernels for on x86. Dynamic per-token scales are those of
-ZeroQuant (arXiv:2206.01861), there with its own kernels.
+What is written in place of a product or a lookup stands in `quantized`; here is what finds them, in every body of the
+graph, and puts it there.
 """
 
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from modelkit.errors import StageError
 from modelkit.graphs.files import TensorFile
-from modelkit.graphs.integers import LARGEST, Floats, to_int8
-from modelkit.graphs.tape import Tape
+from modelkit.graphs.quantized import (
+    FINER,
+    MIDDLE,
+    Activation,
+    Matrix,
+    Table,
+    WriteMatrix,
+    WriteTable,
+    activation,
+    matrix_int8,
+    rest,
+    stored_array,
+    table_int8,
+)
+from modelkit.graphs.tape import Piece, Tape
 
-MIDDLE = 128
-"""The zero point of an activation that reaches as far below zero as above."""
-FLOORS = {"Gelu": (40, 0.17), "Relu": (0, 0.0)}
-"""Of operators that hardly fall below zero: the activation's zero point, and how far below zero they reach.
-
-Gelu's 40 leaves 215 levels above zero. Less would suit loud tokens better, but quiet ones pay for it: a step is never
-finer than a fortieth of the floor. Between 16 and 40 MiniLM's mean cosine does not move by .0001.
-"""
-SMALLEST = 1e-12
-"""Smallest peak of a token: keeps an all-zero one from dividing by zero."""
-FINER = 1 / 254
-"""The second 8 bits, in units of the first: rounding leaves half a unit over, which 127 steps of this reach."""
 OLDEST_OPSET = 18
 """First with BitwiseAnd, and with ReduceMax over axes that are an input."""
 SMALL_TABLE = 64 * 1024
 """Embedding tables below this many bytes (token types) stay as they are, unless a head multiplies with them, too."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A weight matrix as integers."""
-
-    integers: ir.Value
-    """int8[inner, outer], stored or unpacked."""
-    scales: ir.Value
-    """float32[outer]."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """One activation, quantized once for all the products that read it."""
-
-    units: ir.Value
-    """float32[..., inner]: the activation with its token's peak at `levels`."""
-    peak: ir.Value
-    """float32[..., 1]: what `levels` stands for. A token's largest magnitude; after an operator of `FLOORS` its largest
-    value, or more, where the floor would otherwise fall below code 0."""
-    codes: ir.Value
-    """uint8[..., inner]: `units` rounded, plus the zero point."""
-    zero_point: int
-
-    @property
-    def levels(self) -> int:
-        """Codes above zero."""
-        return 255 - self.zero_point
 
 
 @dataclass(frozen=True)
@@ -76,26 +46,6 @@ class Precision:
     """Their activation is quantized twice, the second time what the first left over: one more product each."""
     weights_8bit: tuple[str, ...] = ()
     """Stored in 8 bits whatever the rest is."""
-
-
-Lookup = Callable[[str, ir.Value], ir.Value]
-"""`take(name, stored)`: repeats the graph's own row lookup on another stored table of as many rows."""
-
-
-class Table(Protocol):
-    """A stored float32[rows, width] as integers, however often and wherever it is read."""
-
-    def rows(self, tape: Tape, take: Lookup, indices: ir.Value | None) -> ir.Value:
-        """The rows looked up, float32[..., width]; `indices` are those of a Gather."""
-
-    def turned(self, tape: Tape) -> Matrix:
-        """The same integers as a matrix, [width, rows], for a head tied to the table."""
-
-
-WriteMatrix = Callable[[Tape, str, Floats], Matrix]
-"""`write(tape, name, float32[inner, outer])`"""
-WriteTable = Callable[[Tape, str, Floats], Table]
-"""`write(tape, name, float32[rows, width])`"""
 
 
 def quantize(
@@ -114,7 +64,7 @@ def quantize(
     nodes = list(model.graph.all_nodes())
     names = [str(factor.stored.name) for node in nodes if (factor := _factor_of(node))]
     _refuse_idle_patterns(precision, [name for name in names if name])
-    tape = _Piece(tensors, {str(value.name) for value in _values(model)})
+    tape = Piece(tensors, "per_token/constant", {str(value.name) for value in _values(model)})
     _Rewriter(tape, tape, model.graph.inputs[0], precision, write_matrix, write_table).rewrite(model.graph)
     for value in tape.initializers:
         model.graph.register_initializer(value)
@@ -136,33 +86,6 @@ def _drop_unread(model: ir.Model, turns: Sequence[ir.Node]) -> None:
     for graph in model.graphs():
         for value in [v for v in graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
             del graph.initializers[value.name]  # type: ignore[arg-type]
-
-
-class _Piece(Tape):
-    """Nodes that go into a graph that is there already: a name that is taken gets a number."""
-
-    def __init__(self, tensors: TensorFile, names: set[str]) -> None:
-        super().__init__(tensors, "per_token/constant")
-        self._names = names
-
-    def inner(self) -> _Piece:
-        body = _Piece(self._tensors, self._names)
-        body._shared, body._outer = self._shared, self
-        return body
-
-    def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        return super().node(self._free(name), op_type, *inputs, **attributes)
-
-    def weight(self, name: str, array: Any) -> ir.Value:
-        return super().weight(name if self._outer else self._free(name), array)
-
-    def _free(self, name: str) -> str:
-        found, number = name, 1
-        while found in self._names:
-            number += 1
-            found = f"{name}/{number}"
-        self._names.add(found)
-        return found
 
 
 def _refuse_idle_patterns(precision: Precision, names: list[str]) -> None:
@@ -281,13 +204,12 @@ class _Rewriter:
         assert x is not None  # a product has two operands
         matrix, weight = self._matrix(factor), str(factor.stored.name)
         if x not in self.activations:
-            self.activations[x] = _activation(tape, x)
+            self.activations[x] = activation(tape, x)
         active = self.activations[x]
         sums = self._sums(f"{name}/sums", active.codes, active.zero_point, matrix, 1 / active.levels)
         if _named(weight, self.precision.activations_16bit):
-            rest = _rest(tape, name, active)
-            rest = self._sums(f"{name}/rest/sums", rest, MIDDLE, matrix, FINER / active.levels)
-            sums = tape.node(f"{name}/finer", "Add", sums, rest)
+            finer = self._sums(f"{name}/rest/sums", rest(tape, name, active), MIDDLE, matrix, FINER / active.levels)
+            sums = tape.node(f"{name}/finer", "Add", sums, finer)
         return tape.node(f"{name}/scaled", "Mul", sums, active.peak)
 
     def _matrix(self, factor: _Factor) -> Matrix:
@@ -299,7 +221,7 @@ class _Rewriter:
         stored, name = factor.stored, str(factor.stored.name)
         if factor.turned and (stored in self.tables or any(_table_of(use.node) for use in stored.uses())):
             return self._table(stored).turned(self.outer)
-        array = _array(stored)
+        array = stored_array(stored)
         write = matrix_int8 if _named(name, self.precision.weights_8bit) else self.write_matrix
         return write(self.outer, name, array.T if factor.turned else array)
 
@@ -310,7 +232,7 @@ class _Rewriter:
             exact = any(use.node.op_type == "Slice" for use in stored.uses())
             exact |= _is_multiplied(stored) and _named(name, self.precision.weights_8bit)
             write = table_int8 if exact else self.write_table
-            self.tables[stored] = write(self.outer, name, _array(stored))
+            self.tables[stored] = write(self.outer, name, stored_array(stored))
         return self.tables[stored]
 
     def _sums(self, name: str, codes: ir.Value, zero_point: int, matrix: Matrix, step: float) -> ir.Value:
@@ -362,88 +284,5 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-def _array(stored: ir.Value) -> Floats:
-    array: Floats = stored.const_value.numpy()  # type: ignore[union-attr]
-    _refuse_unstorable(str(stored.name), array)
-    return array
-
-
-def _refuse_unstorable(name: str, array: Floats) -> None:
-    """A NaN or a huge value would become a scale that is none, and silently spoil its whole column."""
-    if not max(array.max(), -array.min()) <= LARGEST:
-        raise StageError(
-            f"tensor '{name}' holds NaN or values beyond {LARGEST:,}, which no float16 scale reaches",
-            hint="are the weights damaged? the scheme fp32 takes them as they are",
-        )
-
-
 def _named(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _rest(tape: Tape, name: str, active: Activation) -> ir.Value:
-    """What rounding left over, as codes in steps of `FINER`: together with the first codes about 16 bits."""
-    rest = tape.node(f"{name}/rest", "Sub", active.units, tape.node(f"{name}/rounded", "Round", active.units))
-    step, zero = tape.constant(FINER, np.float32), tape.constant(MIDDLE, np.uint8)
-    return tape.node(f"{name}/rest/codes", "QuantizeLinear", rest, step, zero)
-
-
-def _activation(tape: Tape, x: ir.Value) -> Activation:
-    name, producer = x.name, x.producer()
-    if producer is not None and producer.op_type in FLOORS:
-        reach, (zero_point, floor) = x, FLOORS[producer.op_type]
-    else:
-        reach, zero_point, floor = tape.node(f"{name}/magnitude", "Abs", x), MIDDLE, 0.0
-    levels = 255 - zero_point
-    # Small enough a peak would push the floor below code 0.
-    smallest = max(SMALLEST, floor * levels / max(zero_point, 1))
-    peak = tape.node(f"{name}/peak", "ReduceMax", reach, tape.ints(-1), keepdims=1)
-    peak = tape.node(f"{name}/peak/floored", "Max", peak, tape.constant(smallest, np.float32))
-    factor = tape.node(f"{name}/factor", "Div", tape.constant(levels, np.float32), peak)
-    units = tape.node(f"{name}/units", "Mul", x, factor)
-    one, zero = tape.constant(1, np.float32), tape.constant(zero_point, np.uint8)
-    return Activation(units, peak, tape.node(f"{name}/codes", "QuantizeLinear", units, one, zero), zero_point)
-
-
-def matrix_int8(tape: Tape, name: str, array: Floats) -> Matrix:
-    """One scale per column."""
-    integers, scales = to_int8(array.T)
-    return Matrix(
-        tape.weight(f"{name}/int8", integers.T),
-        tape.weight(f"{name}/scales", scales),
-    )
-
-
-@dataclass(frozen=True)
-class TableInt8:
-    """One scale per row, so that a rare token's small vector keeps its precision beside a frequent one's large."""
-
-    name: str
-    integers: ir.Value
-    """int8[rows, width]."""
-    scales: ir.Value
-    """float16[rows, 1]."""
-
-    def rows(self, tape: Tape, take: Lookup, indices: ir.Value | None = None) -> ir.Value:  # noqa: ARG002
-        """The looked-up integers times their scales, float32[..., width]."""
-        rows = tape.node(f"{self.name}/float", "Cast", take("int8", self.integers), to=ir.DataType.FLOAT)
-        scale = tape.node(f"{self.name}/scales/float", "Cast", take("scales", self.scales), to=ir.DataType.FLOAT)
-        return tape.node(f"{self.name}/rows", "Mul", rows, scale)
-
-    def turned(self, tape: Tape) -> Matrix:
-        """int8[width, rows]: a row's scale is a column's."""
-        return turned_matrix(tape, self.name, self.integers, self.scales)
-
-
-def turned_matrix(tape: Tape, name: str, integers: ir.Value, scales: ir.Value) -> Matrix:
-    """int8[rows, width] and float16[rows, 1] -> a matrix [width, rows]; onnxruntime folds it when it loads."""
-    turned = tape.node(f"{name}/turned", "Transpose", integers, perm=[1, 0])
-    flat = tape.node(f"{name}/turned/scales", "Reshape", scales, tape.ints(-1))
-    return Matrix(turned, tape.node(f"{name}/turned/scales/float", "Cast", flat, to=ir.DataType.FLOAT))
-
-
-def table_int8(tape: Tape, name: str, array: Floats) -> TableInt8:
-    """Store `array` with one scale per row."""
-    integers, scales = to_int8(array)
-    stored = tape.weight(f"{name}/int8", integers)
-    return TableInt8(name, stored, tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))

@@ -8,8 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graphs import encoders
-from modelkit.graphs.blocks import LOWEST, Blocks
-from modelkit.graphs.tape import Tape
+from modelkit.graphs.blocks import Blocks
 
 Activation: TypeAlias = Literal["quick_gelu", "gelu", "gelu_new", "relu"]
 STEEPNESS = 1.702
@@ -41,21 +40,3 @@ def activation(blocks: Blocks, x: ir.Value, name: str, kind: Activation) -> ir.V
     tape = blocks.tape
     steep = tape.node(f"{name}/steep", "Mul", x, tape.constant(STEEPNESS, np.float32))
     return tape.node(name, "Mul", x, tape.node(f"{name}/share", "Sigmoid", steep))
-
-
-def causal_bias(tape: Tape, mask: ir.Value) -> ir.Value:
-    """int64[batch, sequence] of ones and zeros -> float32[batch, 1, sequence, sequence].
-
-    0 where the position of the third axis may look at that of the fourth: it is in the mask and does not come later.
-    """
-    length = tape.node("mask/length", "Shape", mask, start=1, end=2)
-    scalar = tape.node("mask/length/scalar", "Squeeze", length)
-    places = tape.node("mask/places", "Range", tape.constant(0, np.int64), scalar, tape.constant(1, np.int64))
-    rows = tape.node("mask/rows", "Unsqueeze", places, tape.ints(1))
-    reached = tape.node("mask/reached", "GreaterOrEqual", rows, places)
-    kept = tape.node("mask/kept", "Cast", mask, to=ir.DataType.BOOL)
-    kept = tape.node("mask/kept/per_head", "Unsqueeze", kept, tape.ints(1, 2))
-    seen = tape.node("mask/seen", "And", kept, reached)
-    return tape.node(
-        "mask/causal_bias", "Where", seen, tape.constant(0.0, np.float32), tape.constant(LOWEST, np.float32)
-    )  # fmt: skip

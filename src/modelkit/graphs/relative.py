@@ -29,13 +29,6 @@ def bucket(distance: int, count: int, farthest: int, *, both_ways: bool) -> int:
     return exact + next(reached, 0)
 
 
-def positions(blocks: Blocks, name: str, start: ir.Value, end: ir.Value) -> ir.Value:
-    """int64[end - start], counting up from `start`; both are int64[1]."""
-    tape = blocks.tape
-    first, last = (tape.node(f"{name}/{part}", "Squeeze", value) for part, value in (("start", start), ("end", end)))
-    return tape.node(name, "Range", first, last, tape.constant(1, np.int64))
-
-
 def position_bias(
     blocks: Blocks, name: str, queries: ir.Value, keys: ir.Value, shape: tuple[int, int, int], *, both_ways: bool
 ) -> ir.Value:

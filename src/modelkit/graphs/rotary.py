@@ -1,6 +1,6 @@
 """Rotary positions (Su et al. 2021, arXiv:2104.09864): pairs of features turned by an angle that grows with position.
 
-A pair is a feature of the first half of a head and its counterpart in the second half, as transformers' Llama has it.
+A pair is a feature of the first half of a head and its counterpart in the second half, as in GPT-NeoX and Llama.
 """
 
 from __future__ import annotations
@@ -8,18 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from modelkit.errors import StageError
+from modelkit.graphs import masks
 from modelkit.graphs.tape import Tape
+
+Floats = npt.NDArray[np.float32]
 
 KINDS = ("default", "llama3")
 STRETCHING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 """What config.json says about the kind `llama3`."""
+
+
+class Stretch(Protocol):
+    """How an encoder's rotary positions are stretched to longer texts than the model was first trained on."""
+
+    @property
+    def factor(self) -> float:
+        """How much longer."""
+
+    @property
+    def mixed_b(self) -> float | None:
+        """Exponent of mixed NTK scaling; None: the fixed one."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +42,36 @@ class Rotation:
     """The angles of one run, computed once for all layers."""
 
     cosines: ir.Value
-    """float32[batch, 1, sequence, head_dim]."""
+    """float32[batch, 1, sequence, head_dim]; the second axis is that of the heads, and may be the third as well."""
     sines: ir.Value
-    """float32[batch, 1, sequence, head_dim], negated in the first half."""
+    """The same, negated in the first half."""
 
 
-def frequencies(config: Any, size: int) -> npt.NDArray[np.float32]:
+def plain_frequencies(theta: float, size: int) -> Floats:
+    """Radians per position for each pair of a head of `size` features: float32[size / 2], falling from 1."""
+    # Rounded to float32 where the reference framework rounds: at position 8000 the last digit is 0.0005 rad.
+    powers = [math.pow(theta, float(np.float32(2 * pair) / np.float32(size))) for pair in range(size // 2)]
+    return np.float32(1) / np.array(powers, np.float32)
+
+
+def slowed_frequencies(theta: float, size: int, stretch: Stretch) -> Floats:
+    """As `plain_frequencies`, slowed by NTK-aware scaling, fixed or mixed (https://kexue.fm/archives/9706).
+
+    Fixed, `theta` grows by the factor, and all slow down by factor^(2 / size); mixed, the i-th by exp(a * i^b),
+    a = ln(factor) / (size / 2)^b.
+    """
+    pairs = range(1, size // 2 + 1)
+    if stretch.mixed_b is None:
+        theta *= stretch.factor
+        slower = [stretch.factor ** (2 / size) for _ in pairs]
+    else:
+        rate = math.log(stretch.factor) / len(pairs) ** stretch.mixed_b
+        slower = [math.exp(rate * pair**stretch.mixed_b) for pair in pairs]
+    slowed: Floats = np.divide(plain_frequencies(theta, size), np.array(slower, np.float32))
+    return slowed
+
+
+def frequencies(config: Any, size: int) -> Floats:
     """Radians per position for each pair of a head: float32[size / 2].
 
     Reads `rope_theta` and `rope_scaling` of config.json, or the `rope_parameters` that transformers 5 writes for both.
@@ -51,13 +90,11 @@ def frequencies(config: Any, size: int) -> npt.NDArray[np.float32]:
             hint="correct config.json; fetch the source again",
         )
     theta = _number(settings, "rope_theta") if "rope_theta" in settings else float(config.rope_theta)
-    # Rounded to float32 where the reference framework rounds: at position 8000 the last digit is 0.0005 rad.
-    powers = [math.pow(theta, float(np.float32(2 * pair) / np.float32(size))) for pair in range(size // 2)]
-    plain = np.float32(1) / np.array(powers, np.float32)
+    plain = plain_frequencies(theta, size)
     return _stretched(plain, settings) if kind == "llama3" else plain
 
 
-def _stretched(plain: npt.NDArray[np.float32], settings: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def _stretched(plain: Floats, settings: Mapping[str, Any]) -> Floats:
     """Llama 3.1's longer context: waves longer than the trained one run `factor` times slower, short ones as before.
 
     Source: `_compute_llama3_parameters` in transformers' `modeling_rope_utils`.
@@ -65,7 +102,7 @@ def _stretched(plain: npt.NDArray[np.float32], settings: Mapping[str, Any]) -> n
     factor, low, high, trained = (np.float32(_number(settings, key)) for key in STRETCHING)
     waves = np.float32(trained) * plain / np.float32(2 * math.pi)
     share = np.clip((waves - low) / (high - low), np.float32(0), np.float32(1))
-    stretched: npt.NDArray[np.float32] = (np.float32(1) - share) * plain / factor + share * plain
+    stretched: Floats = (np.float32(1) - share) * plain / factor + share * plain
     return stretched
 
 
@@ -79,11 +116,19 @@ def _number(settings: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def rotation(tape: Tape, positions: ir.Value, per_position: npt.NDArray[np.float32]) -> Rotation:
-    """Cosines and sines of int64[batch, sequence] positions."""
-    places = tape.node("rotary/positions", "Cast", positions, to=ir.DataType.FLOAT)
-    places = tape.node("rotary/places", "Unsqueeze", places, tape.ints(1, 3))
-    angles = tape.node("rotary/angles", "Mul", places, tape.weight("rotary/frequencies", per_position))
+def places(tape: Tape, ids: ir.Value) -> ir.Value:
+    """int64[1, sequence]: the positions of int64[batch, sequence] ids, counted from 0 wherever padding is."""
+    counted = masks.counted(tape, "positions/counted", tape.ints(0), masks.length(tape, "positions/length", ids))
+    return tape.node("positions", "Unsqueeze", counted, tape.ints(0))
+
+
+def rotation(tape: Tape, positions: ir.Value, per_position: Floats, *, heads_axis: int = 1) -> Rotation:
+    """Cosines and sines of int64[batch, sequence] positions, for heads on the axis `heads_axis`."""
+    # Stored are frequencies and no table of angles: schemes leave so small a tensor alone. Rounded to float16 they
+    # would turn the eight-thousandth token by up to .8 radians too much.
+    floats = tape.node("rotary/positions", "Cast", positions, to=ir.DataType.FLOAT)
+    floats = tape.node("rotary/places", "Unsqueeze", floats, tape.ints(heads_axis, 3))
+    angles = tape.node("rotary/angles", "Mul", floats, tape.weight("rotary/frequencies", per_position))
     cosine, sine = tape.node("rotary/cosine", "Cos", angles), tape.node("rotary/sine", "Sin", angles)
     negated = tape.node("rotary/sine/negated", "Neg", sine)
     return Rotation(
@@ -93,7 +138,7 @@ def rotation(tape: Tape, positions: ir.Value, per_position: npt.NDArray[np.float
 
 
 def turned(tape: Tape, name: str, x: ir.Value, by: Rotation, size: int) -> ir.Value:
-    """float32[batch, heads, sequence, size] -> the same, turned."""
+    """float32[batch, heads, sequence, size] (heads where `by` has them) -> the same, turned."""
     first = tape.node(f"{name}/first", "Slice", x, tape.ints(0), tape.ints(size // 2), tape.ints(-1))
     second = tape.node(f"{name}/second", "Slice", x, tape.ints(size // 2), tape.ints(size), tape.ints(-1))
     swapped = tape.node(f"{name}/swapped", "Concat", second, first, axis=-1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 
-from modelkit.graphs.blocks import LOWEST, Blocks
-from modelkit.graphs.relative import position_bias, positions
+from modelkit.graphs import masks
+from modelkit.graphs.blocks import Blocks
+from modelkit.graphs.relative import position_bias
 
 
 class KeysValues(NamedTuple):
@@ -21,8 +21,7 @@ class KeysValues(NamedTuple):
 def encoder(blocks: Blocks, ids: ir.Value, mask: ir.Value, config: Any) -> ir.Value:
     """int64[batch, encoder_sequence] and `Blocks.attention_bias` -> float32[batch, encoder_sequence, d_model]."""
     tape = blocks.tape
-    length = tape.node("encoder.length", "Shape", ids, start=1, end=2)
-    places = positions(blocks, "encoder.positions", tape.ints(0), length)
+    places = masks.counted(tape, "encoder.positions", tape.ints(0), masks.length(tape, "encoder.length", ids))
     first = "encoder.block.0.layer.0.SelfAttention"
     bias = position_bias(blocks, first, places, places, _distances(config), both_ways=True)
     bias = tape.node("encoder.bias", "Add", bias, mask)
@@ -88,18 +87,14 @@ def _distances(config: Any) -> tuple[int, int, int]:
 def _decoder_bias(blocks: Blocks, ids: ir.Value, past: list[KeysValues], config: Any) -> ir.Value:
     """Distance, and no look at what comes later: float32[1, heads, decoder_sequence, total_decoder_sequence]."""
     tape, name = blocks.tape, "decoder.block.0.layer.0.SelfAttention"
-    start, end = tape.ints(0), tape.node("decoder.length", "Shape", ids, start=1, end=2)
+    start, end = tape.ints(0), masks.length(tape, "decoder.length", ids)
     if past:
         start = tape.node("decoder.past_length", "Shape", past[0].key, start=2, end=3)
         end = tape.node("decoder.total_length", "Add", start, end)
-    queries = positions(blocks, "decoder.positions", start, end)
-    keys = positions(blocks, "decoder.key_positions", tape.ints(0), end) if past else queries
+    queries = masks.counted(tape, "decoder.positions", start, end)
+    keys = masks.counted(tape, "decoder.key_positions", tape.ints(0), end) if past else queries
     near = position_bias(blocks, name, queries, keys, _distances(config), both_ways=False)
-    column = tape.node("decoder.rows", "Unsqueeze", queries, tape.ints(1))
-    seen = tape.node("decoder.seen", "LessOrEqual", keys, column)
-    hidden = tape.node(
-        "decoder.hidden", "Where", seen, tape.constant(0.0, np.float32), tape.constant(LOWEST, np.float32)
-    )
+    hidden = masks.bias(tape, "decoder.hidden", masks.not_later(tape, "decoder.seen", keys, queries))
     return tape.node("decoder.bias", "Add", near, hidden)
 
 

@@ -62,6 +62,37 @@ class Tape(ir.tape.Tape):
         return self.constant(values, np.int64)
 
 
+class Piece(Tape):
+    """Nodes that go into a graph that is there already: a name that is taken gets a number."""
+
+    def __init__(self, tensors: TensorFile, constants: str, names: set[str]) -> None:
+        """`names` are those that are taken; it grows by those given out here."""
+        super().__init__(tensors, constants)
+        self._names = names
+
+    def inner(self) -> Piece:
+        """A tape for the body of a node, with the same names taken."""
+        body = Piece(self._tensors, self._constants, self._names)
+        body._shared, body._outer = self._shared, self
+        return body
+
+    def node(self, name: str, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One node, under a name that is free."""
+        return super().node(self._free(name), op_type, *inputs, **attributes)
+
+    def weight(self, name: str, array: Any) -> ir.Value:
+        """A stored tensor, under a name that is free; one of a body gets its name in the graph around it."""
+        return super().weight(name if self._outer else self._free(name), array)
+
+    def _free(self, name: str) -> str:
+        found, number = name, 1
+        while found in self._names:
+            number += 1
+            found = f"{name}/{number}"
+        self._names.add(found)
+        return found
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The ends of a recorded graph, named and typed, in order."""

@@ -21,9 +21,13 @@ LARGEST, SPREAD = 32, 32
 
 
 def path_of(manifest: Manifest) -> Path:
-    """Where the golden of `manifest` is, or would be: the project's own, else beside the manifest."""
-    project = kinds.project_of(manifest.path) or manifest.path.parent
-    return project / "conformance" / "golden" / f"{manifest.name}.json"
+    """Where the golden of `manifest` is, or would be: `conformance/golden/NAME.json` in its project, else
+    `NAME.golden.json` beside it."""
+    if project := kinds.project_of(manifest.path):
+        return project / "conformance" / "golden" / f"{manifest.name}.json"
+    # Not in a `conformance/` of its own: that would make the manifest's folder a project, and hide one that is made
+    # further up later, with its checks and its corpora.
+    return manifest.path.parent / f"{manifest.name}.golden.json"
 
 
 def select(corpus: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:

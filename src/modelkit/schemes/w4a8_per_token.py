@@ -18,7 +18,7 @@ from modelkit.errors import StageError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from modelkit.graphs.per_token import Lookup, Matrix
+    from modelkit.graphs.quantized import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
 VERSION = 4
@@ -59,7 +59,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     import onnx_ir as ir  # noqa: PLC0415
 
     from modelkit.graphs.integers import to_int4  # noqa: PLC0415
-    from modelkit.graphs.per_token import Matrix  # noqa: PLC0415
+    from modelkit.graphs.quantized import Matrix  # noqa: PLC0415
 
     inner, outer = array.shape
     _divides(name, inner, block, "block")
@@ -119,7 +119,7 @@ class _Table:
 
     def turned(self, tape: Tape) -> Matrix:
         """The whole table unpacked to int8[width, rows] when the model is loaded."""
-        from modelkit.graphs.per_token import turned_matrix  # noqa: PLC0415
+        from modelkit.graphs.quantized import turned_matrix  # noqa: PLC0415
 
         name = f"{self.name}/head"
         integers = replace(self, name=name)._unpacked(tape, self.codes, self.pairs)

@@ -21,9 +21,9 @@ class Options:
 
 def quantize(source: Path, into: Path, options: Options) -> None:
     """Write the model of `source` to `into` in integer arithmetic (see `graphs/per_token.py`)."""
-    from modelkit.graphs import files, per_token  # noqa: PLC0415
+    from modelkit.graphs import files, per_token, quantized  # noqa: PLC0415
 
     model, tensors = files.load(source), files.TensorFile(into)
     precision = per_token.Precision(options.activations_16bit)
-    per_token.quantize(model, tensors, precision, per_token.matrix_int8, per_token.table_int8)
+    per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8)
     files.save(model, tensors)

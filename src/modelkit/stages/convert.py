@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import byte_level, graphs, kinds, lock, model, opcodes, pickled, tokenizer, weights
+from modelkit import byte_level, graphs, json_objects, kinds, lock, model, opcodes, pickled, tokenizer, weights
+from modelkit.errors import StageError
+from modelkit.json_objects import read_object
 from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
@@ -31,7 +32,7 @@ def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
         # Which architecture is known only when config.json is at hand, so every one counts.
         "code": code(
             *(exporter, kinds.load("tasks", job.manifest.task.kind), graphs, model),
-            *(weights, pickled, opcodes, tokenizer, byte_level, *_architectures()),
+            *(weights, pickled, opcodes, tokenizer, byte_level, json_objects, *_architectures()),
         ),
     }
 
@@ -57,17 +58,12 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
 
 def _vocabulary_size(source: Path) -> int | None:
     """Rows of the embedding table as config.json has it; a prebuilt model may come without one."""
-    path = source / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
+        config = read_object(source / "config.json")
+    except StageError:
         return None  # the exporter reads the same file and says what is wrong with it
-    for place in (config, *_text_parts(config)):
+    # Where a model of several parts keeps the settings of its text encoder; what stands first is what counts.
+    for place in (config, config.get("text_config_dict"), config.get("text_config")):
         if isinstance(place, dict) and isinstance(size := place.get("vocab_size"), int):
             return size
     return None
-
-
-def _text_parts(config: Any) -> list[Any]:
-    """Where a model of several parts keeps the settings of its text encoder; what stands first is what counts."""
-    return [config.get(key) for key in ("text_config_dict", "text_config")] if isinstance(config, dict) else []

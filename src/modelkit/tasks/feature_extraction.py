@@ -7,8 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from modelkit.errors import ManifestError, StageError
-from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
+from modelkit.errors import InputError, StageError
+from modelkit.tokenizer import (
+    COMPANIONS,
+    in_batches,
+    pad_id,
+    padded,
+    read_tokenizer,
+    refuse_bare,
+    refuse_short,
+    refuse_stranger,
+)
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -20,10 +29,8 @@ if TYPE_CHECKING:
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
-FEWEST_TOKENS = 3
-"""One token between the two special ones that encoders put around a text."""
 GIVES = ("vectors",)
-CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+CONSUMER_FILES = (*COMPANIONS, "config.json")
 """What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
 
 
@@ -72,9 +79,8 @@ class Text:
     prefixes: Prefixes = ()
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no token of the text itself."""
-        if self.max_tokens < FEWEST_TOKENS:
-            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
+        """Refuse a length that leaves no token between the two special ones that encoders put around a text."""
+        refuse_short(self.max_tokens, 3)
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,12 @@ class Embedder:
 
         `kind` is what the texts are for, one of `kinds`; by default the first, where there are any. Texts of like
         length share a batch, of fewer than `batch_size` if they are long; rows come back in the given order.
-        Raises `TypeError` for a bare string, which would be embedded letter by letter, and `ValueError` for a kind that
+        Raises `TypeError` for a bare string, which would be embedded letter by letter, and `InputError` for a kind that
         the model does not know.
         """
         import numpy as np  # noqa: PLC0415
 
-        if isinstance(texts, str):
-            raise TypeError("embed takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "embed")
         prefix = self._prefix(kind)
         if not texts:
             return np.empty((0, self.width), np.float32)
@@ -141,19 +146,13 @@ class Embedder:
             return next(iter(self._prefixes.values()), "")
         if kind not in self._prefixes:
             known = f"its kinds are {', '.join(self.kinds)}" if self.kinds else "all texts are alike to it"
-            raise ValueError(f"the model knows no texts of the kind '{kind}'; {known}")
+            raise InputError(f"the model knows no texts of the kind '{kind}'", hint=known)
         return self._prefixes[kind]
 
     def _run(self, batch: Sequence[Sequence[int]]) -> Any:
         import numpy as np  # noqa: PLC0415
 
-        # A tokenizer without special tokens gives no id for empty text; a masked pad keeps the shape legal.
-        longest = max(1, *map(len, batch))
-        ids = np.full((len(batch), longest), pad_id(self._tokenizer), np.int64)
-        mask = np.zeros((len(batch), longest), np.int64)
-        for row, tokens in enumerate(batch):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
+        ids, mask = padded(batch, pad_id(self._tokenizer))
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return self._session.run({name: feed[name] for name in self._session.inputs}, [OUTPUT])[0]
 

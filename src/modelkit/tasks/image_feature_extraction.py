@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import ManifestError, StageError
-from modelkit.images import DATA_URL, MOST_PIXELS, Preprocessor, read_settings
-from modelkit.tokenizer import in_batches, read_tokenizer, refuse_stranger
+from modelkit.images import DATA_URL, MOST_PIXELS, SETTINGS, Preprocessor, read_settings
+from modelkit.tokenizer import (
+    COMPANIONS,
+    in_batches,
+    padded,
+    read_tokenizer,
+    refuse_bare,
+    refuse_short,
+    refuse_stranger,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +32,8 @@ PARTS = {
     VISION: (("pixel_values",), "image_embeds"),
 }
 """Part -> what is fed to it, and what is read."""
-FEWEST_TOKENS = 3
-"""One token between the two special ones around a text."""
 GIVES = ("vectors", "images")
-CONSUMER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("preprocessor_config.json", "config.json"),
-)
+CONSUMER_FILES = (*COMPANIONS, SETTINGS, "config.json")
 """What a consumer of the model needs beside it; copied when the source has them."""
 
 
@@ -41,9 +44,8 @@ class Text:
     max_tokens: int = 77
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no token of the text itself."""
-        if self.max_tokens < FEWEST_TOKENS:
-            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
+        """Refuse a length that leaves no token between the two special ones around a text."""
+        refuse_short(self.max_tokens, 3)
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,14 @@ class ImageTextEmbedder:
         """
         import numpy as np  # noqa: PLC0415
 
-        if isinstance(texts, str):
-            raise TypeError("embed_texts takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "embed_texts")
         session = self._part(TEXT)
         rows = np.empty((len(texts), _width(session, TEXT)), np.float32)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         for batch in in_batches([len(one) for one in ids], batch_size):
-            rows[batch] = _run(session, TEXT, *_padded([ids[row] for row in batch]))
+            # 0, whatever pad the tokenizer has: what comes after a text is never looked at, and where a text ends may
+            # be told by its largest id, which a pad must not be.
+            rows[batch] = _run(session, TEXT, *padded([ids[row] for row in batch], 0))
         return rows
 
     def similarity(self, images: Sequence[Picture], texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -117,8 +120,7 @@ class ImageTextEmbedder:
         """What the checks compare: a row per text, that of the image where the text is a `data:image/` URL."""
         import numpy as np  # noqa: PLC0415
 
-        if isinstance(texts, str):
-            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "outputs")
         seen = [row for row, text in enumerate(texts) if text.startswith(DATA_URL)]
         read = [row for row, text in enumerate(texts) if not text.startswith(DATA_URL)]
         made = self.embed_texts([texts[row] for row in read], batch_size=batch_size)
@@ -158,21 +160,6 @@ def _run(session: Session, part: str, *arrays: Any) -> Any:
 
 def _width(session: Session, part: str) -> int:
     return int(session.outputs[PARTS[part][1]][1][-1])
-
-
-def _padded(batch: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-    """Ids and mask, int64[len(batch), longest]."""
-    import numpy as np  # noqa: PLC0415
-
-    # A tokenizer without special tokens gives no id for empty text; a masked pad keeps the shape legal.
-    longest = max(1, *map(len, batch))
-    # 0, whatever pad the tokenizer has: what comes after a text is never looked at, and where a text ends may be told
-    # by its largest id, which a pad must not be.
-    ids, mask = np.zeros((2, len(batch), longest), np.int64)
-    for row, tokens in enumerate(batch):
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return ids, mask
 
 
 def open_(folder: Path, sessions: Sessions, options: Options) -> ImageTextEmbedder:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, overload
 
-from modelkit.errors import CheckError, ManifestError
-from modelkit.generation.settings import Facts, Generation, Wishes
-from modelkit.tokenizer import read_tokenizer, refuse_stranger
+from modelkit.errors import InputError
+from modelkit.generation.settings import COMPANIONS, Facts, Generation, Wishes
+from modelkit.tokenizer import read_tokenizer, refuse_bare, refuse_short, refuse_stranger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,17 +19,7 @@ if TYPE_CHECKING:
     from modelkit.runtime import Sessions
 
 GIVES = ("logits", "text")
-CONSUMER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-)
-"""What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
-FEWEST_TOKENS = 2
-"""One token before the one that ends a text."""
+CONSUMER_FILES = COMPANIONS
 PASSAGE = 32
 """Tokens of an answer along which scores are compared: a summary's length, and enough for a figure per token."""
 
@@ -41,9 +31,8 @@ class Text:
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no token of the text itself."""
-        if self.max_tokens < FEWEST_TOKENS:
-            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
+        """Refuse a length that leaves no token before the one that ends a text."""
+        refuse_short(self.max_tokens, 2)
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class TextRewriter:
         """What the model makes of each text: text for a text, a list for a list; special tokens are not shown.
 
         `max_tokens`, `temperature`, `top_k`, `top_p` and `stop` replace the manifest's, `seed` makes sampling
-        repeatable. Raises `CheckError` for an empty text.
+        repeatable. Raises `InputError` for an empty text.
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
@@ -111,8 +100,7 @@ class TextRewriter:
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """What the checks compare: float32[len(texts), vocabulary], the scores of the first token of each answer."""
-        if isinstance(texts, str):
-            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "outputs")
         return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
 
     def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
@@ -134,7 +122,7 @@ class TextRewriter:
     def write_summaries(self, codes: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
         """What `summarize` makes its lines of, in tokens."""
         if "" in codes:
-            raise CheckError("there is no code to summarize", hint="give at least one line")
+            raise InputError("there is no code to summarize", hint="give at least one line")
         return self._written([self._prefix + code for code in codes], wishes)
 
     def _all(self, texts: Sequence[str], wishes: Wishes) -> list[str]:

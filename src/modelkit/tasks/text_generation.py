@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from modelkit.errors import CheckError, ManifestError, StageError
-from modelkit.generation.settings import Facts, Generation, Wishes
-from modelkit.tokenizer import read_tokenizer, refuse_stranger
+from modelkit.errors import InputError, StageError
+from modelkit.generation.settings import COMPANIONS, Facts, Generation, Wishes
+from modelkit.tokenizer import read_tokenizer, refuse_bare, refuse_short, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -22,15 +22,7 @@ if TYPE_CHECKING:
     from modelkit.runtime import Session, Sessions
 
 GIVES = ("logits", "text")
-CONSUMER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-)
-"""What a consumer of the model needs beside it; all but the tokenizer are copied when the source has them."""
+CONSUMER_FILES = COMPANIONS
 
 
 @dataclass(frozen=True)
@@ -41,8 +33,7 @@ class Text:
 
     def __post_init__(self) -> None:
         """Refuse a length that leaves no token of the text itself."""
-        if self.max_tokens < 1:
-            raise ManifestError(f"expected max_tokens of at least 1, got {self.max_tokens}")
+        refuse_short(self.max_tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class TextGenerator:
         """How each prompt goes on: text for a text, a list for a list; special tokens are not shown.
 
         `max_tokens`, `temperature`, `top_k`, `top_p` and `stop` replace the manifest's, `seed` makes sampling
-        repeatable. Raises `CheckError` for a prompt that is empty or longer than the context.
+        repeatable. Raises `InputError` for a prompt that is empty or longer than the context.
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
@@ -95,7 +86,7 @@ class TextGenerator:
         """The model's answer to messages of `role` and `content`.
 
         `today` is the day some templates tell the model, by default always the same. Raises `StageError` when the
-        model has no chat template, `CheckError` when the template refuses the messages.
+        model has no chat template, `InputError` when the template refuses the messages.
         """
         return self._all([self._chat_ids(messages, today)], wishes)[0]
 
@@ -122,8 +113,7 @@ class TextGenerator:
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """What the checks compare: float32[len(texts), vocabulary], the scores of the token after each text."""
-        if isinstance(texts, str):
-            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "outputs")
         return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
 
     def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
@@ -149,7 +139,7 @@ class TextGenerator:
         from modelkit.generation import summaries  # noqa: PLC0415
 
         if "" in codes:
-            raise CheckError("there is no code to summarize", hint="give at least one line")
+            raise InputError("there is no code to summarize", hint="give at least one line")
         if self._template:
             return self._written([self._chat_ids(summaries.message(code), None) for code in codes], wishes)
         stop = wishes.get("stop") or ()
@@ -189,7 +179,7 @@ class TextGenerator:
         if self._positions is not None:
             longest = min(longest, self._positions - 1)
         if len(ids) > longest:
-            raise CheckError(
+            raise InputError(
                 f"the prompt has {len(ids)} tokens, {len(ids) - longest} more than the {longest} that fit",
                 hint="shorten it"
                 if self._options.text.max_tokens > longest

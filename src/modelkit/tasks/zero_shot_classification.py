@@ -3,14 +3,23 @@ follows from another (Yin et al. 2019, arXiv:1909.00161)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from modelkit.errors import CheckError, ManifestError, StageError
-from modelkit.tokenizer import in_batches, pad_id, read_tokenizer, refuse_stranger
+from modelkit.errors import InputError, ManifestError, StageError
+from modelkit.json_objects import read_object
+from modelkit.tokenizer import (
+    COMPANIONS,
+    in_batches,
+    pad_id,
+    padded,
+    read_tokenizer,
+    refuse_bare,
+    refuse_short,
+    refuse_stranger,
+)
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -25,10 +34,8 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 SLOT = "{}"
 """Where the label goes in a hypothesis."""
-FEWEST_TOKENS = 5
-"""A premise and a hypothesis of one token each, and three special ones."""
 GIVES = ("logits", "labels")
-CONSUMER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+CONSUMER_FILES = (*COMPANIONS, "config.json")
 """What a consumer of the model needs beside it; config.json says which of the logits is which answer."""
 
 
@@ -39,9 +46,8 @@ class Text:
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
-        """Refuse a length that leaves no token of either text."""
-        if self.max_tokens < FEWEST_TOKENS:
-            raise ManifestError(f"expected max_tokens of at least {FEWEST_TOKENS}, got {self.max_tokens}")
+        """Refuse a length that leaves less than a token of either text beside three special ones."""
+        refuse_short(self.max_tokens, 5)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Classifier:
         The scores of a text sum to one; with `multi_label`, or a single label, each label is judged by itself, as
         entailed or contradicted. Both are computed as the zero-shot pipeline of transformers does, which takes the
         first logit for the contradiction, or the last one where the first is the entailment.
-        Raises `TypeError` for labels in one string, `ValueError` for an empty list or a template without `{}`.
+        Raises `TypeError` for labels in one string, `InputError` for an empty list or a template without `{}`.
         """
         many = [texts] if isinstance(texts, str) else list(texts)
         template = self._options.hypothesis_template if hypothesis_template is None else hypothesis_template
@@ -124,10 +130,9 @@ class Classifier:
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
         """What the checks compare: float32[len(texts), labels], the logits of pairs written as one text each.
 
-        The hypothesis is a text's last line, the premise all before it. Raises `CheckError` for a text of one line.
+        The hypothesis is a text's last line, the premise all before it. Raises `InputError` for a text of one line.
         """
-        if isinstance(texts, str):
-            raise TypeError("outputs takes a list of texts; put the one text in brackets")
+        refuse_bare(texts, "outputs")
         return self._judge([_pair(text) for text in texts], batch_size)
 
     @property
@@ -168,16 +173,9 @@ class Classifier:
             yield self._tokenizer.post_process(premise, hypothesis)
 
     def _run(self, batch: Sequence[Any]) -> Any:
-        import numpy as np  # noqa: PLC0415
-
-        shape = len(batch), max(1, *(len(one.ids) for one in batch))
-        feed = {name: np.zeros(shape, np.int64) for name in INPUTS}
-        feed["input_ids"].fill(pad_id(self._tokenizer))
-        for row, one in enumerate(batch):
-            length = len(one.ids)
-            feed["input_ids"][row, :length] = one.ids
-            feed["token_type_ids"][row, :length] = one.type_ids
-            feed["attention_mask"][row, :length] = 1
+        ids, mask = padded([one.ids for one in batch], pad_id(self._tokenizer))
+        types, _ = padded([one.type_ids for one in batch], 0)
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return self._session.run({name: feed[name] for name in self._session.inputs}, [OUTPUT])[0]
 
 
@@ -197,7 +195,7 @@ def entailment(folder: Path) -> int:
 
     Raises `StageError` when config.json is missing or names no such label.
     """
-    found = _labels(folder / "config.json")
+    found = _labels(read_object(folder / "config.json", needed=True))
     for label, number in found.items():
         if label.lower().startswith("entail"):
             return number
@@ -207,14 +205,11 @@ def entailment(folder: Path) -> int:
     )
 
 
-def _labels(path: Path) -> dict[str, int]:
+def _labels(config: dict[str, Any]) -> dict[str, int]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         if config.get("label2id"):
             return {str(label): int(number) for label, number in config["label2id"].items()}
         return {str(label): int(number) for number, label in (config.get("id2label") or {}).items()}
-    except OSError as error:
-        raise StageError("no config.json in the source", hint="add it to `source.files`") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise StageError(
             f"the labels of config.json cannot be read ({error})", hint="fetch the source again"
@@ -222,18 +217,17 @@ def _labels(path: Path) -> dict[str, int]:
 
 
 def _refuse_empty(texts: Sequence[str], labels: Sequence[str], template: str) -> None:
-    if isinstance(labels, str):
-        raise TypeError("classify takes a list of labels; put the one label in brackets")
+    refuse_bare(labels, "classify", "label")
     if not labels or not texts:
-        raise ValueError(f"classify needs at least one {'text' if labels else 'label'}")
+        raise InputError(f"classify needs at least one {'text' if labels else 'label'}")
     if SLOT not in template:
-        raise ValueError(f"the hypothesis template {template!r} has no {SLOT}, where the label goes")
+        raise InputError(f"the hypothesis template {template!r} has no {SLOT}, where the label goes")
 
 
 def _pair(text: str) -> tuple[str, str]:
     premise, line_end, hypothesis = text.rpartition("\n")
     if not line_end:
-        raise CheckError(
+        raise InputError(
             f"the text {text[:40]!r} is no pair", hint="write the premise, a line end, and the hypothesis as last line"
         )
     return premise, hypothesis

@@ -1,0 +1,280 @@
+"""Which node makes an artifact differ from its float32 model: each is put, alone, in the place of the original.
+
+The float32 model runs with one value replaced by what the artifact's nodes make of the same inputs. How far that moves
+the output is this piece's own share of the error, whatever the others do. Replacing one site of computation at a time
+is the intervention of causal tracing (Meng et al. 2022, arXiv:2202.05262), here on rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelkit import corpora, graphs, kinds, model, runtime
+from modelkit.errors import CheckError
+from modelkit.vocabulary import Artifact, Manifest
+
+if TYPE_CHECKING:
+    from modelkit.graphs.pieces import Piece
+
+TEXTS = 6
+MOST = 64
+"""Pieces whose share is measured: those of the largest error of their own."""
+
+Feed = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One piece of the artifact and what it does to the output."""
+
+    part: str
+    value: str
+    """The value it computes, by the name that both graphs have for it."""
+    kind: str
+    """The operator that computes it in the float32 model."""
+    weights: tuple[str, ...]
+    """The stored tensors it stands for, by their names in the float32 model."""
+    own: float
+    """Relative error (root of the squares' sums' ratio) of the value, computed by the artifact from exact inputs."""
+    output: float
+    """Relative error of the model's output when nothing but this piece is the artifact's."""
+    share: float
+    """Of the sum of all pieces' squared output errors."""
+    to_8bit: int | None
+    """Additional bytes if its weights had 8 bits; None when they have no fewer, or there are none."""
+    to_float32: int | None
+    """Additional bytes if its weights were float32; None when it has none."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Findings, the largest share first, and the error that all pieces make together."""
+
+    findings: tuple[Finding, ...]
+    pieces: int
+    """How many pieces the two graphs compute otherwise."""
+    total: float
+    """Relative error of the artifact's output; of several parts, the largest."""
+
+
+@dataclass
+class _Recorder:
+    """A session that remembers what it was fed."""
+
+    session: runtime.Session
+    fed: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Any]:
+        self.fed.append((dict(feed), next(iter(outputs or self.session.outputs))))
+        return self.session.run(feed, outputs)
+
+
+@dataclass
+class _Recorders:
+    """The parts of a model, each recorded."""
+
+    sessions: runtime.Sessions
+    recorders: dict[str, _Recorder] = field(default_factory=dict)
+
+    def __getitem__(self, part: str) -> _Recorder:
+        return self.recorders.setdefault(part, _Recorder(self.sessions[part]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+def bisect(
+    manifest: Manifest,
+    reference: Artifact,
+    artifact: Artifact,
+    workspace: Path,
+    progress: Callable[[str, int, int | None], None],
+    texts: int = TEXTS,
+) -> Report:
+    """Rank what `artifact` computes otherwise than `reference`, by what it does to the outputs of some of the corpus.
+
+    `workspace` is an empty folder on the disk of `reference`. Raises `CheckError` when the two have no value in common
+    by name, or the float32 model cannot be run.
+    """
+    rows = _spread(corpora.rows(manifest)[0], texts)
+    found, count, total = [], 0, 0.0
+    for part, fed in _feeds(reference, [row["text"] for row in rows]).items():
+        pair = _Pair(part, reference, artifact, fed, workspace / part)
+        found += pair.findings(progress)
+        count, total = count + pair.count, max(total, pair.total())
+    ranked = sorted(found, key=lambda one: (-one.output, -one.own, one.value))
+    weights = _weights([one.output for one in ranked])
+    return Report(tuple(map(_with_share, ranked, weights)), count, total)
+
+
+def _weights(outputs: Sequence[float]) -> list[float]:
+    """Each one's share of all squares; beside what is not finite, nothing else counts."""
+    squares = [error**2 for error in outputs]
+    if any(map(math.isinf, squares)):
+        squares = [float(math.isinf(one)) for one in squares]
+    return [one / (sum(squares) or 1.0) for one in squares]
+
+
+def _with_share(finding: Finding, share: float) -> Finding:
+    return replace(finding, share=share)
+
+
+def _spread(rows: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
+    """From the shortest to the longest of the shorter half: what long texts show, short ones show sooner."""
+    ordered = sorted(rows, key=lambda row: (len(row["text"]), row["id"]))[: max(count, len(rows) // 2)]
+    return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(min(count, len(ordered)))]
+
+
+def _feeds(reference: Artifact, texts: list[str]) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """What the model's own task feeds to each part for `texts`, and which output it reads first."""
+    task = model.read_card(reference.folder)
+    recorders = _Recorders(runtime.Sessions(graphs.parts(reference.folder), threads=None))
+    opened = kinds.load("tasks", task.kind).open_(reference.folder, recorders, task.options)
+    opened.outputs(texts, batch_size=1)
+    return {part: recorder.fed for part, recorder in recorders.recorders.items() if recorder.fed}
+
+
+class _Pair:
+    """One part in both forms."""
+
+    def __init__(self, part: str, reference: Artifact, artifact: Artifact, fed: Any, workspace: Path) -> None:
+        from modelkit.graphs import pieces  # noqa: PLC0415
+
+        self.part, self._workspace = part, workspace
+        self.branches = _branches(fed[0][0])
+        # A later step of a decoder takes the other branch of its graph; it is another graph by then.
+        self.fed = [(feed, output) for feed, output in fed if _branches(feed) == self.branches]
+        self._reference = pieces.Graph(graphs.parts(reference.folder)[part], self.branches)
+        self._path = graphs.parts(artifact.folder)[part]
+        self._artifact = pieces.Graph(self._path, self.branches)
+        self._pieces = pieces.pieces(self._reference, self._artifact)
+        if not set(self._reference.makers) & set(self._artifact.makers):
+            raise CheckError(
+                f"the artifact's {part} has no value whose name the float32 model knows",
+                hint="use a scheme that keeps the names of values",
+            )
+        self.count = len(self._pieces)
+
+    def findings(self, progress: Callable[[str, int, int | None], None]) -> list[Finding]:
+        """Every piece of the artifact that was measured, share still open."""
+        from modelkit.graphs import pieces  # noqa: PLC0415
+
+        if not self._pieces:
+            return []
+        session = self._switchable()
+        types = pieces.types_of(self._reference)
+        own = []
+        for number, piece in enumerate(self._pieces):
+            progress(f"{self.part}: what each piece makes of exact inputs", number, self.count)
+            own.append((self._own(session, piece, types), piece))
+        own.sort(key=lambda one: -one[0])
+        found = []
+        for number, (error, piece) in enumerate(own[:MOST]):
+            progress(f"{self.part}: what each piece does to the output", number, min(MOST, self.count))
+            found.append(self._finding(piece, error, self._output(session, piece, types)))
+        return found
+
+    def total(self) -> float:
+        """Relative error of the artifact's output."""
+        ours, theirs = runtime.Session(self._path), self._exact
+        return _relative((ours.run(feed, [output])[0], theirs[n]) for n, (feed, output) in enumerate(self.fed))
+
+    @property
+    def _exact(self) -> list[Any]:
+        reference = runtime.Session(self._reference.path, sparing=True)
+        return [reference.run(feed, [output])[0] for feed, output in self.fed]
+
+    def _switchable(self) -> runtime.Session:
+        from modelkit.graphs import pieces  # noqa: PLC0415
+
+        self._workspace.mkdir()
+        data = self._reference.path.with_name(graphs.DATA)
+        if data.exists():
+            os.link(data, self._workspace / graphs.DATA)
+        path = self._workspace / graphs.MODEL
+        path.write_bytes(pieces.switchable(self._reference, self._pieces).SerializeToString())
+        return runtime.Session(path, sparing=True)
+
+    def _off(self, session: runtime.Session, types: Mapping[str, int]) -> dict[str, Any]:
+        """No value replaced."""
+        import numpy as np  # noqa: PLC0415
+        import onnx  # noqa: PLC0415
+
+        from modelkit.graphs.pieces import CHOSEN, GIVEN  # noqa: PLC0415
+
+        values = [name.removesuffix(CHOSEN) for name in session.inputs if name.endswith(CHOSEN)]
+        nothing = {value + GIVEN: np.zeros((), onnx.helper.tensor_dtype_to_np_dtype(types[value])) for value in values}
+        return {**nothing, **{value + CHOSEN: np.zeros((), np.bool_) for value in values}}
+
+    def _made(self, session: runtime.Session, piece: Piece, types: Mapping[str, int]) -> Iterator[tuple[Any, Any]]:
+        """For each feed what the artifact's piece makes of the reference's values, and the reference's own."""
+        from modelkit.graphs import pieces  # noqa: PLC0415
+
+        small = runtime.Session(pieces.alone(self._artifact, piece, types), sparing=True)
+        computed = [name for name in piece.reads if name not in self._reference.inputs]
+        off = self._off(session, types)
+        for feed, _ in self.fed:
+            values = dict(zip([*computed, piece.value], session.run({**off, **feed}, [*computed, piece.value]),
+                              strict=True))  # fmt: skip
+            given = {name: feed[name] if name in feed else values[name] for name in small.inputs}
+            yield small.run(given)[0], values[piece.value]
+
+    def _own(self, session: runtime.Session, piece: Piece, types: Mapping[str, int]) -> float:
+        return _relative(self._made(session, piece, types))
+
+    def _output(self, session: runtime.Session, piece: Piece, types: Mapping[str, int]) -> float:
+        import numpy as np  # noqa: PLC0415
+
+        from modelkit.graphs.pieces import AFTER, CHOSEN, GIVEN  # noqa: PLC0415
+
+        off, pairs = self._off(session, types), []
+        for (feed, output), (made, _) in zip(self.fed, self._made(session, piece, types), strict=True):
+            name = output if output in session.outputs and output + AFTER not in session.outputs else output + AFTER
+            one = {piece.value + CHOSEN: np.ones((), np.bool_), piece.value + GIVEN: made}
+            exact, moved = (session.run({**off, **feed, **change}, [name])[0] for change in ({}, one))
+            pairs.append((moved, exact))
+        return _relative(pairs)
+
+    def _finding(self, piece: Piece, own: float, output: float) -> Finding:
+        elements = piece.float_bytes // 4
+        packed = bool(piece.weights) and piece.stored_bytes < 0.8 * elements
+        return Finding(
+            part=self.part,
+            value=piece.value,
+            kind=piece.kind,
+            weights=piece.weights,
+            own=own,
+            output=output,
+            share=0.0,
+            to_8bit=elements - piece.stored_bytes if packed else None,
+            to_float32=piece.float_bytes - piece.stored_bytes if piece.weights else None,
+        )
+
+
+def _branches(feed: Feed) -> dict[str, bool]:
+    """The bool inputs of one element: what an `If` may ask."""
+    return {name: bool(value.reshape(-1)[0]) for name, value in feed.items() if value.dtype == bool and value.size == 1}
+
+
+def _relative(pairs: Any) -> float:
+    """Root of the summed squares of the differences, divided by that of the exact values."""
+    import numpy as np  # noqa: PLC0415
+
+    difference = exact = 0.0
+    for pair in pairs:
+        ours, theirs = (np.asarray(one, np.float64) for one in pair)
+        if ours.shape != theirs.shape or not np.isfinite(ours).all():
+            return float("inf")
+        difference, exact = difference + float(((ours - theirs) ** 2).sum()), exact + float((theirs**2).sum())
+    return float(np.sqrt(difference / exact)) if exact else float(difference > 0)

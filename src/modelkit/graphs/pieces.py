@@ -1,0 +1,228 @@
+"""Two graphs of one model, a piece at a time: the values that both have by name, and what computes each from the last.
+
+A quantized graph keeps the names of the values it was made from, so that each is the end of one piece in either graph.
+Works on protobufs whose large tensors stay on disk; a tensor is read when the piece that needs it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from modelkit.errors import CheckError
+from modelkit.graphs.files import external_location, read_graph
+
+GIVEN, CHOSEN, AFTER = "/given", "/chosen", "/after"
+"""Suffixes of the inputs by which a value of the reference is replaced, and of what goes on from there."""
+MEASURED = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+"""Element types whose differences can be measured."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What computes one value that both graphs have."""
+
+    value: str
+    reads: tuple[str, ...]
+    """The values (of both graphs, or inputs) that the artifact's nodes start from."""
+    nodes: tuple[onnx.NodeProto, ...]
+    """The artifact's, in order."""
+    weights: tuple[str, ...]
+    """The reference's stored tensors that it reads, by name."""
+    kind: str
+    """The reference's operator."""
+    float_bytes: int
+    """Of `weights`."""
+    stored_bytes: int
+    """Of all that the artifact stores for it; what pieces share counts in each."""
+
+
+@dataclass
+class Graph:
+    """One graph without its large tensors, with the branches of `If` that a feed takes put in place."""
+
+    path: Path
+    branches: Mapping[str, bool] = field(default_factory=dict)
+    """Name of a bool input that an `If` asks -> its value."""
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The flat graph. Raises `CheckError` for an `If` that asks something computed."""
+        proto = read_graph(self.path)
+        inner = [node for node in proto.graph.node if node.op_type == "If"]
+        for node in inner:
+            if node.input[0] not in self.branches:
+                raise CheckError(f"the branch that '{node.name}' takes depends on a computed value")
+        nodes = [each for node in proto.graph.node for each in self._flat(node, proto.graph)]
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)
+        return proto
+
+    @cached_property
+    def tensors(self) -> dict[str, onnx.TensorProto]:
+        """Every stored tensor by its name."""
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    @cached_property
+    def makers(self) -> dict[str, int]:
+        """Value -> place of the node that makes it."""
+        return {name: place for place, node in enumerate(self.proto.graph.node) for name in node.output if name}
+
+    @cached_property
+    def inputs(self) -> dict[str, onnx.ValueInfoProto]:
+        """Those that are fed."""
+        return {one.name: one for one in self.proto.graph.input if one.name not in self.tensors}
+
+    def before(self, value: str, known: Iterable[str]) -> tuple[list[onnx.NodeProto], list[str]]:
+        """The nodes that compute `value` from `known` values and stored tensors, in order, and what of `known` they
+        read."""
+        ends, places, reads, open_ = {*known} - {value}, set(), set(), [value]
+        while open_:
+            name = open_.pop()
+            if name in ends or name in self.inputs:
+                reads.add(name)
+            elif name in self.makers and (place := self.makers[name]) not in places:
+                places.add(place)
+                open_.extend(filter(None, self.proto.graph.node[place].input))
+        return [self.proto.graph.node[place] for place in sorted(places)], sorted(reads)
+
+    def stored(self, nodes: Iterable[onnx.NodeProto]) -> list[str]:
+        """The tensors that `nodes` read, each once."""
+        return [*dict.fromkeys(name for node in nodes for name in node.input if name in self.tensors)]
+
+    def size(self, name: str) -> int:
+        """Bytes of a stored tensor."""
+        tensor = self.tensors[name]
+        return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+    def content(self, name: str) -> bytes:
+        """The stored tensor's bytes."""
+        return bytes(self.whole(name).raw_data)
+
+    def whole(self, name: str) -> onnx.TensorProto:
+        """The stored tensor with its bytes, from the data file if they are there."""
+        found = onnx.TensorProto()
+        found.CopyFrom(self.tensors[name])
+        place = external_location(found)
+        if place:
+            with (self.path.parent / place["location"]).open("rb") as data:
+                data.seek(int(place.get("offset", 0)))
+                found.raw_data = data.read(int(place["length"]))
+            found.ClearField("external_data")
+            found.ClearField("data_location")
+        elif not found.raw_data:
+            found = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(found), name)
+        return found
+
+    def _flat(self, node: onnx.NodeProto, outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+        if node.op_type != "If":
+            yield node
+            return
+        wanted = "then_branch" if self.branches[node.input[0]] else "else_branch"
+        body = next(attribute.g for attribute in node.attribute if attribute.name == wanted)
+        outer.initializer.extend(body.initializer)
+        yield from body.node
+        for inner, name in zip(body.output, node.output, strict=True):
+            yield helper.make_node("Identity", [inner.name], [name], name=f"{name}/taken")
+
+
+def pieces(reference: Graph, artifact: Graph) -> list[Piece]:
+    """Those that the two graphs compute otherwise, in the reference's order."""
+    types = _types(reference)
+    both = [name for name in reference.makers if name in artifact.makers and types.get(name) in MEASURED]
+    found = []
+    for value in both:
+        nodes, reads = artifact.before(value, both)
+        theirs, _ = reference.before(value, both)
+        weights, stored = reference.stored(theirs), artifact.stored(nodes)
+        if _alike(nodes, theirs) and all(artifact.content(name) == reference.content(name) for name in stored):
+            continue
+        sizes = sum(map(reference.size, weights)), sum(map(artifact.size, stored))
+        kind = reference.proto.graph.node[reference.makers[value]].op_type
+        found.append(Piece(value, tuple(reads), tuple(nodes), tuple(weights), kind, *sizes))
+    return found
+
+
+def _alike(ours: list[onnx.NodeProto], theirs: list[onnx.NodeProto]) -> bool:
+    def plain(node: onnx.NodeProto) -> bytes:
+        bare = onnx.NodeProto()
+        bare.CopyFrom(node)
+        bare.ClearField("name")
+        return bytes(bare.SerializeToString(deterministic=True))
+
+    return len(ours) == len(theirs) and all(plain(a) == plain(b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _types(graph: Graph) -> dict[str, int]:
+    """Element type of every value that shape inference reaches, and of every output."""
+    inferred = onnx.shape_inference.infer_shapes(graph.proto).graph
+    return {one.name: one.type.tensor_type.elem_type for one in (*inferred.value_info, *inferred.output)}
+
+
+def alone(artifact: Graph, piece: Piece, types: Mapping[str, int]) -> bytes:
+    """A model of the piece alone: from what it reads to its value. `types`: value -> ONNX element type."""
+    model = onnx.ModelProto()
+    model.CopyFrom(_head(artifact.proto))
+    model.graph.name = "piece"
+    model.graph.node.extend(piece.nodes)
+    model.graph.initializer.extend(map(artifact.whole, artifact.stored(piece.nodes)))
+    model.graph.input.extend(_untyped(name, types[name]) for name in piece.reads)
+    model.graph.output.append(onnx.ValueInfoProto(name=piece.value))
+    return bytes(model.SerializeToString())
+
+
+def switchable(reference: Graph, found: Iterable[Piece]) -> onnx.ModelProto:
+    """The reference with every piece's value, and all that pieces read, among its outputs.
+
+    For each piece's value v there are two more inputs: with `v/chosen` true, what is fed as `v/given` goes on in its
+    place. The large tensors stay where they are.
+    """
+    found, types = list(found), _types(reference)
+    model = onnx.ModelProto()
+    model.CopyFrom(reference.proto)
+    graph, chosen = model.graph, {piece.value for piece in found}
+    declared = {one.name for one in graph.output}
+    for node in graph.node:
+        node.input[:] = [name + AFTER if name in chosen else name for name in node.input]
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        for name in (name for name in node.output if name in chosen):
+            inputs = [name + CHOSEN, name + GIVEN, name]
+            nodes.append(helper.make_node("Where", inputs, [name + AFTER], name=f"{name}/switch"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name in sorted(chosen):
+        graph.input.extend([_untyped(name + CHOSEN, onnx.TensorProto.BOOL), _untyped(name + GIVEN, types[name])])
+    for output in graph.output:
+        if output.name in chosen:
+            output.name += AFTER
+    read = {name for piece in found for name in piece.reads if name not in reference.inputs}
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted((read - declared) | chosen))
+    return model
+
+
+def _untyped(name: str, element: int) -> onnx.ValueInfoProto:
+    """An input of any shape."""
+    info = onnx.ValueInfoProto(name=name)
+    info.type.tensor_type.elem_type = element
+    return info
+
+
+def _head(proto: onnx.ModelProto) -> onnx.ModelProto:
+    head = onnx.ModelProto(ir_version=proto.ir_version)
+    head.opset_import.extend(proto.opset_import)
+    head.functions.extend(proto.functions)
+    return head
+
+
+def types_of(graph: Graph) -> dict[str, Any]:
+    """Value, or input -> ONNX element type."""
+    return {**_types(graph), **{name: one.type.tensor_type.elem_type for name, one in graph.inputs.items()}}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from modelkit import corpora
-from modelkit.errors import CheckError
+from modelkit.errors import CheckError, InputError
 from modelkit.limits import at_least, at_most, judge
 from modelkit.vocabulary import Subject, Verdict
 
@@ -68,7 +68,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
     theirs = reference.write(texts, max_tokens=TOKENS, temperature=0)
     try:
         ours = artifact.write(texts, max_tokens=TOKENS, temperature=0)
-    except CheckError as error:
+    except (CheckError, InputError) as error:
         # The float32 model has answered the same texts.
         return Verdict("greedy", "failed", f"the artifact cannot answer: {error.message}")
     pairs = [_pair(reference, row, *answers) for row, *answers in zip(rows, ours, theirs, strict=True)]

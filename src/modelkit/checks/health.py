@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from modelkit import corpora
-from modelkit.errors import CheckError
+from modelkit.errors import CheckError, InputError
 from modelkit.generation import summaries
 from modelkit.limits import at_least, at_most, judge
 from modelkit.vocabulary import Subject, Verdict
@@ -81,7 +81,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
             *_long(artifact),
             *_unsteady(artifact, reference, texts),
         ]
-    except CheckError as error:
+    except (CheckError, InputError) as error:
         # The float32 model has answered the same texts.
         return Verdict("health", "failed", f"the artifact cannot answer: {error.message}")
     spoiled = [Spoiled(*one) for one in faults(ours) - faults(theirs)]

@@ -30,12 +30,12 @@ def verdict_of(ours: Writer, theirs: Writer) -> Verdict:
 
 def saying(*texts: str, ends: bool = True) -> Rule:
     """Writes one of `texts`, by the prompt's length, and ends, or begins again."""
-    wanted = [[*Writer().read(text), *([END] if ends else [])] for text in texts]
-    prompts = {len(Writer().read(text)) for text in [*(f"# {code}" for code in health.CODES), "text 00"]}
+    wanted = [[*(Writer().read(text) if text else []), *([END] if ends else [])] for text in texts]
+    codes = [Writer().read(f"# {code}") for code in health.CODES]
+    text = len(Writer().read("text 00"))
 
     def rule(tokens: Sequence[int]) -> Any:
-        # A prompt ends where its length is one of those asked; no answer here is long enough to reach the next.
-        begin = max(length for length in prompts if length <= len(tokens))
+        begin = next((len(code) for code in codes if [*tokens[: len(code)]] == code), text)
         answer = wanted[begin % len(wanted)]
         scores = np.zeros(259)
         scores[answer[(len(tokens) - begin) % len(answer)]] = 30
@@ -78,7 +78,7 @@ def test_answers_without_end_fail():
 
 
 def test_answers_that_loop_fail_though_they_end():
-    looping = saying("over and over and over and over and", "oooo", "so so so so ")
+    looping = saying("and and and and ", "oooo", "so so so so ")
     verdict = verdict_of(Writer(looping), Writer(SOUND))
     assert verdict.measured["endless"] == 0
     assert "looping 1 is above 0.25" in verdict.sentence
@@ -186,7 +186,7 @@ def test_seeds_may_change_nothing_where_there_is_nothing_to_choose():
 
 
 def test_chance_at_temperature_0_fails():
-    warm = lambda wishes, _: {**wishes, "temperature": 1 if "top_p" in wishes else wishes["temperature"]}  # noqa: E731
+    warm = lambda wishes, _: {**wishes, "temperature": 1 if "top_p" in wishes else wishes.get("temperature")}  # noqa: E731
     verdict = verdict_of(Wrong(warm), Writer())
     assert (verdict.outcome, verdict.sentence) == ("failed", "at temperature 0 an answer is not the greedy one")
 

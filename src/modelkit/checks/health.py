@@ -16,7 +16,7 @@ from modelkit.vocabulary import Subject, Verdict
 VERSION = 1
 NEEDS = ("text",)
 PROFILE = "full"
-EXAMPLES = {"quick": 6, "full": 12, "release": 48}
+EXAMPLES = {"full": 12, "release": 48}
 """Texts of the corpus that are answered, beside the summaries of `CODES`."""
 TOKENS = 64
 """The longest answer; a summary is a sentence."""

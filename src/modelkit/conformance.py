@@ -109,7 +109,7 @@ class Examination:
                 **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement, searching)],
+                "code": [code(module), code(judgement, searching, corpora)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,

@@ -109,6 +109,7 @@ class _Reading:
             export=export,
             signatures=signatures,
             variants={name: _variant(name, keys, schemes[name], limits[name]) for name, keys in file.variants.items()},
+            runtimes=file.runtimes,
             known_failures=tuple(_known_failure(item, index, where) for index, item in enumerate(file.known_failures)),
             places=where,
         )

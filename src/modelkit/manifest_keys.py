@@ -42,6 +42,9 @@ DTYPES = (
 )
 """Element types by onnx's names, those that a graph's inputs and outputs have in practice."""
 
+RUNTIMES = ("onnxruntime", "onnxruntime-web")
+"""Where an artifact may have to run: the one installed here, and those that `kernels` knows a release of."""
+
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 # The counted digits keep a number of a million digits, which Python refuses to convert, from being one.
@@ -131,6 +134,19 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _runtime(text: str) -> str:
+    if text not in RUNTIMES:
+        raise ValueError(f"unknown runtime '{text}'{did_you_mean(text, RUNTIMES)}")
+    return text
+
+
+def _some(entries: tuple[str, ...]) -> tuple[str, ...]:
+    # Not `min_length`: a list whose only entry is wrong would be called empty as well.
+    if not entries:
+        _expected("at least one entry")
+    return entries
+
+
 def _schema(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
@@ -139,6 +155,7 @@ Name: TypeAlias = Annotated[str, AfterValidator(_name), _schema(_NAME)]
 Line: TypeAlias = Annotated[str, AfterValidator(_line), _schema(_LINE)]
 TensorName: TypeAlias = Annotated[str, AfterValidator(_tensor_name), _schema(_LINE)]
 Pattern: TypeAlias = Annotated[str, AfterValidator(_pattern)]
+Runtime: TypeAlias = Annotated[str, AfterValidator(_runtime), WithJsonSchema({"enum": list(RUNTIMES)})]
 Size: TypeAlias = Annotated[int, PlainValidator(parse_size), _schema(_SIZE)]
 Tensor: TypeAlias = Annotated[tuple[str, tuple[int | str, ...]], PlainValidator(parse_tensor), _schema(_TENSOR)]
 Day: TypeAlias = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
@@ -232,5 +249,9 @@ class ManifestKeys:
     """What the graph takes and gives; for a model of several parts (`text_model`, `vision_model`) by part."""
     variants: Annotated[Mapping[Name, VariantKeys], Field(min_length=1)]
     """The artifacts to be made, by name."""
+    runtimes: Annotated[tuple[Runtime, ...], AfterValidator(_some), Field(json_schema_extra={"minItems": 1})] = (
+        "onnxruntime",
+    )
+    """Where the artifacts have to run: `onnxruntime` is the one installed here."""
     known_failures: tuple[KnownFailureKeys, ...] = ()
     """Checks that are known to fail, for now."""

@@ -113,6 +113,19 @@ def version() -> str:
     return str(_onnxruntime().__version__)
 
 
+def kernels() -> dict[str, dict[str, list[tuple[int, int]]]]:
+    """Domain (`""` is ONNX's own) -> operator -> first and last version of each kernel of the CPU, as registered."""
+    _onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415
+
+    found: dict[str, dict[str, set[tuple[int, int]]]] = {}
+    for kernel in state.get_all_opkernel_def():
+        if kernel.provider == "CPUExecutionProvider":
+            found.setdefault(kernel.domain, {}).setdefault(kernel.op_name, set()).add(tuple(kernel.version_range))
+    return {domain: {name: sorted(ranges) for name, ranges in sorted(names.items())}
+            for domain, names in sorted(found.items())}  # fmt: skip
+
+
 @cache
 def _onnxruntime() -> Any:
     import onnxruntime  # noqa: PLC0415

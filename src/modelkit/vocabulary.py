@@ -127,6 +127,8 @@ class Manifest:
     signatures: Mapping[str, Signature]
     """Part -> what its graph takes and gives; a model that has no parts is one called `model`."""
     variants: Mapping[str, Variant]
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    """Where the artifacts have to run."""
     known_failures: tuple[KnownFailure, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict, repr=False, compare=False)
     """Dotted key, such as `variants.int8.budget` -> where it stands in the file."""

@@ -153,6 +153,12 @@ def test_a_version_is_in_the_key(shelf: str, kind: str) -> None:
     assert found >= 1
 
 
+@having("schemes")
+def test_a_scheme_says_how_many_bits_it_promises(shelf: str, kind: str) -> None:
+    """The check `coverage` holds it to them, and looks at nothing of a scheme that does not say."""
+    assert kinds.load(shelf, kind).BITS in (4, 8, 16, 32)
+
+
 @having("exporters", "schemes")
 def test_tools_are_installed_distributions(shelf: str, kind: str) -> None:
     tools = kinds.load(shelf, kind).TOOLS

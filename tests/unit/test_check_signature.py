@@ -50,6 +50,29 @@ def test_the_verdict_records_the_opset_and_what_is_declared(subject):
     assert measured["outputs"] == ["float32[batch, sequence, 32]", "float32[batch, 32]"]
 
 
+@pytest.mark.parametrize(("limit", "value"), [("opset", 20), ("ir_version", 9)])
+def test_a_model_as_new_as_the_manifest_allows_passes(subject, limit, value):
+    verdict = signature.check(subject, signature.Options(**{limit: value}))
+    assert (verdict.outcome, verdict.limits[limit]) == ("passed", value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "told"),
+    [("opset", 19, "the opset is 20, the manifest allows 19"),
+     ("ir_version", 8, "the IR version is 9, the manifest allows 8")],
+)  # fmt: skip
+def test_a_model_newer_than_the_manifest_allows_fails(subject, limit, value, told):
+    verdict = signature.check(subject, signature.Options(**{limit: value}))
+    assert (verdict.outcome, verdict.sentence) == ("failed", told)
+
+
+def test_a_model_whose_opset_goes_by_its_other_name_is_held_to_the_limit_too(tmp_path):
+    nodes = [helper.make_node("Neg", ["x"], ["y"], domain="ai.onnx")]
+    made = drawn(tmp_path, nodes, [info("x")], [info("y")], opset_imports=[helper.make_opsetid("ai.onnx", 20)])
+    verdict = signature.check(fake(artifact=made, signature=LINE), signature.Options(opset=19))
+    assert verdict.sentence == "the opset is 20, the manifest allows 19"
+
+
 def test_a_renamed_input_fails(subject):
     def rename(model):
         for node in model.graph.node:

@@ -217,6 +217,14 @@ def test_files_can_be_named(read):
     assert read(GOOD.replace("  mirrors:", "  files: ['*.onnx']\n  mirrors:")).source.files == ("*.onnx",)
 
 
+def test_a_model_has_to_run_in_onnxruntime_by_default(read):
+    assert read(GOOD).runtimes == ("onnxruntime",)
+
+
+def test_a_model_may_have_to_run_elsewhere(read):
+    assert read(f"{GOOD}runtimes: [onnxruntime, onnxruntime-web]\n").runtimes == ("onnxruntime", "onnxruntime-web")
+
+
 def test_the_options_of_a_task_may_be_left_out_when_they_have_defaults(read):
     assert read(GOOD.replace("text: {max_tokens: 256, pooling: mean}\n", "")).task.options == Extraction()
 
@@ -331,6 +339,16 @@ TABLE = {
         'because: "too',
         'becuase: "too',
         "26:34: known_failures.0.becuase: unknown key, did you mean 'because'?",
+    ),
+    "a runtime that nothing is known of": (
+        "known_failures:\n",
+        "runtimes: [onnxruntime-weeb]\nknown_failures:\n",
+        "25:12: runtimes.0: unknown runtime 'onnxruntime-weeb', did you mean 'onnxruntime-web'?",
+    ),
+    "no runtime at all": (
+        "known_failures:\n",
+        "runtimes: []\nknown_failures:\n",
+        "25:1: runtimes: expected at least one entry, got a list with nothing in it",
     ),
     "mirrors inside a mirror": (
         "    - package: tiny==0.1.0",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from modelkit.vocabulary import Signature, Subject, TensorSpec, Verdict
 if TYPE_CHECKING:
     from modelkit.runtime import Session
 
-VERSION = 2
+VERSION = 3
 PROMISE = "inputs and outputs have the names, order, element types and shapes of the manifest's signature"
 TRIALS = ({"batch": 2, "sequence": 5}, {"batch": 1, "sequence": 4})
 """Axis lengths of the trial runs; axes of other names get lengths of their own in each, so that no two are alike by
@@ -24,10 +24,13 @@ OTHERS_FROM = (6, 3)
 
 @dataclass(frozen=True)
 class Options:
-    """No limits: a signature fits or it does not."""
+    """No limits of its own. `opset` (of ONNX's own domain) and `ir_version`: the newest that the manifest allows."""
+
+    opset: int | None = None
+    ir_version: int | None = None
 
 
-def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
+def check(subject: Subject, limits: Options) -> Verdict:
     """Read each graph's declarations, then run it twice and look at what comes out."""
     from modelkit.graphs import parts  # noqa: PLC0415
 
@@ -38,10 +41,18 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     measured, problems = {}, []
     for part, path in found.items():
         measured[part], told = _examined(path, wanted[part])
+        told = [*_too_new(measured[part], limits), *told]
         problems += [f"{part}: {problem}" for problem in told] if len(found) > 1 else told
     if problems:
-        return Verdict("signature", "failed", "; ".join(problems), measured)
-    return Verdict("signature", "passed", "as declared, and as run", measured)
+        return Verdict("signature", "failed", "; ".join(problems), measured, asdict(limits))
+    return Verdict("signature", "passed", "as declared, and as run", measured, asdict(limits))
+
+
+def _too_new(measured: Mapping[str, Any], limits: Options) -> Iterator[str]:
+    if limits.opset is not None and (opset := measured.get("opset", {}).get("ai.onnx", 0)) > limits.opset:
+        yield f"the opset is {opset}, the manifest allows {limits.opset}"
+    if limits.ir_version is not None and (version := measured.get("ir_version", 0)) > limits.ir_version:
+        yield f"the IR version is {version}, the manifest allows {limits.ir_version}"
 
 
 def _examined(path: Path, signature: Signature) -> tuple[dict[str, Any], list[str]]:

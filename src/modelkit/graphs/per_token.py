@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.errors import StageError
+from modelkit.graphs import stored
 from modelkit.graphs.files import TensorFile
 from modelkit.graphs.quantized import (
     FINER,
@@ -69,6 +70,16 @@ def quantize(
     for value in tape.initializers:
         model.graph.register_initializer(value)
     _drop_unread(model, [node for node in nodes if node.op_type == "Transpose"])
+
+
+def promised(matrix: stored.Matrix, precision: Precision, bits: int) -> int:
+    """How many bits `quantize`, with writers of `bits`, leaves to a value of `matrix`: 32 where it leaves it alone."""
+    if matrix.read_by("Conv") or not (matrix.multiplied or matrix.values * 4 >= SMALL_TABLE):
+        return 32
+    # What is written is called after what it was made from: `x.weight/codes`.
+    name = str(matrix.stored.name)
+    finer = any(_named(one, precision.weights_8bit) for one in (name, name.rpartition("/")[0]))
+    return max(bits, 8) if finer or matrix.read_by("Slice") else bits
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

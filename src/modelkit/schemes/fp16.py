@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelkit.errors import StageError
 
+if TYPE_CHECKING:
+    from modelkit.graphs.stored import Matrix
+
 VERSION = 1
+BITS = 16
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
@@ -54,6 +59,13 @@ def quantize(source: Path, into: Path, options: Options) -> None:  # noqa: ARG00
     first = next(iter(model.graph))
     model.graph.insert_before(first, tape.nodes)
     files.save(model, tensors)
+
+
+def promised(options: Options, matrix: Matrix) -> int:  # noqa: ARG001
+    """Bits per value: 16, or 32 of a tensor too small to be halved."""
+    from modelkit.graphs.files import INLINE_BELOW  # noqa: PLC0415
+
+    return 32 if matrix.values * 4 < INLINE_BELOW else BITS
 
 
 def _numbered(name: str) -> Iterator[str]:

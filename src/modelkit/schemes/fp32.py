@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = 1
+BITS = 32
 TOOLS = ()
 
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelkit.errors import StageError
 
+if TYPE_CHECKING:
+    from modelkit.graphs.stored import Matrix
+
 VERSION = 1
+BITS = 8
 TOOLS = ("onnx", "onnxruntime", "numpy")
 
 
@@ -40,3 +45,8 @@ def quantize(source: Path, into: Path, options: Options) -> None:
             f"onnxruntime's quantizer made nothing smaller: {before:,} bytes of tensors became {after:,}",
             hint="use the scheme w8a8-per-token",
         )
+
+
+def promised(options: Options, matrix: Matrix) -> int:  # noqa: ARG001
+    """Bits per value: 8, or 32 of a table whose rows are sliced, which the quantizer does not know."""
+    return 32 if matrix.read_by("Slice") else BITS

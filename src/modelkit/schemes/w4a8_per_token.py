@@ -18,10 +18,12 @@ from modelkit.errors import StageError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.graphs import stored
     from modelkit.graphs.quantized import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
 VERSION = 4
+BITS = 4
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
@@ -47,6 +49,13 @@ def quantize(source: Path, into: Path, options: Options) -> None:
     write_matrix, write_table = partial(_matrix, block=options.block), partial(_table, block=options.table_block)
     per_token.quantize(model, tensors, precision, write_matrix, write_table)
     files.save(model, tensors)
+
+
+def promised(options: Options, matrix: stored.Matrix) -> int:
+    """Bits per value: 8 of what `weights_8bit` names and of sliced tables, 32 of what the scheme leaves alone."""
+    from modelkit.graphs import per_token  # noqa: PLC0415
+
+    return per_token.promised(matrix, per_token.Precision(options.activations_16bit, options.weights_8bit), BITS)
 
 
 def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:

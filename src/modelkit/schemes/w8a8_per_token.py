@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelkit.graphs.stored import Matrix
 
 VERSION = 3
+BITS = 8
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
@@ -27,3 +32,10 @@ def quantize(source: Path, into: Path, options: Options) -> None:
     precision = per_token.Precision(options.activations_16bit)
     per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8)
     files.save(model, tensors)
+
+
+def promised(options: Options, matrix: Matrix) -> int:
+    """Bits per value; 32 of what the scheme leaves alone."""
+    from modelkit.graphs import per_token  # noqa: PLC0415
+
+    return per_token.promised(matrix, per_token.Precision(options.activations_16bit), BITS)

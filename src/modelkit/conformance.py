@@ -11,6 +11,7 @@ from typing import Any
 
 from modelkit import (
     corpora,
+    feeds,
     generation,
     images,
     json_objects,
@@ -20,6 +21,7 @@ from modelkit import (
     pipeline,
     runtime,
     searching,
+    texts,
     tokenizer,
 )
 from modelkit import limits as judgement
@@ -109,7 +111,7 @@ class Examination:
                 **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement, searching)],
+                "code": [code(module), code(judgement, searching, texts, feeds)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,

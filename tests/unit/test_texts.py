@@ -1,4 +1,4 @@
-"""The texts of the checks: legal, of the promised size, in every corner of Unicode, and told so that they can be typed."""
+"""The texts of the checks: legal, of the promised size, in every corner of Unicode, and told as what can be typed."""
 
 from __future__ import annotations
 

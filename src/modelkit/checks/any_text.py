@@ -20,7 +20,7 @@ TOGETHER = 6
 """Most texts of a batch that is drawn."""
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 """Words of texts that are tried one by one; a graph may have kept a length, or be made for multiples of one."""
-WINDOW, PATIENT = 2048, 300
+WINDOW, PATIENT = 512, 300
 """No text has more tokens than this, for attention takes memory by the square, unless so many examples are tried."""
 
 

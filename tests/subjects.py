@@ -31,8 +31,28 @@ from modelkit.vocabulary import (
     TensorSpec,
     Variant,
 )
+from stand_ins.clip import clip
 
 NOTHING = Choice("none", None)
+CLIP = """\
+name: tiny-clip
+task: image-feature-extraction
+license: MIT
+source: {path: weights}
+export: direct
+signature:
+  text_model:
+    inputs: {input_ids: "int64[batch, sequence]", attention_mask: "int64[batch, sequence]"}
+    outputs: {text_embeds: "float32[batch, 16]"}
+  vision_model:
+    inputs: {pixel_values: "float32[batch, 3, 32, 32]"}
+    outputs: {image_embeds: "float32[batch, 16]"}
+text: {max_tokens: 24}
+variants:
+  fp32: {channel: dev, scheme: fp32, budget: 1 MB}
+  int8: {channel: dev, scheme: w8a8-per-token, budget: 1 MB}
+"""
+"""Of a project whose `weights` are `stand_ins.clip.clip`."""
 
 
 @cache
@@ -40,6 +60,15 @@ def good(base: Path) -> Subject:
     """The int8 variant of a stand-in with a corpus of 60 texts, built once below `base`."""
     corpus = texts(*(f"{word} {other}" for word in stand_ins.WORDS[:6] for other in stand_ins.WORDS[6:16]))
     return built(stand_ins.project(base / "good-artifact"), "int8", base / "good-artifact" / "store", corpus)
+
+
+@cache
+def pictures(base: Path) -> Subject:
+    """The int8 variant of a small CLIP with a corpus of a few texts, built once below `base`."""
+    folder = base / "good-pictures"
+    clip(folder / "weights")
+    (folder / "tiny-clip.yaml").write_text(CLIP)
+    return built(folder / "tiny-clip.yaml", "int8", folder / "store", texts(*stand_ins.WORDS[:10]))
 
 
 @cache

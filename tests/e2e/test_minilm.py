@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, real_store: Path) -> Path
     environment = {**os.environ, "MODELKIT_STORE": str(real_store)}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "18 passed" in done.stdout
+    assert "20 passed" in done.stdout
     return build
 
 

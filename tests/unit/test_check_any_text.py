@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from modelkit import model, texts
 from modelkit.checks import any_text
 from modelkit.vocabulary import Subject, Verdict
-from subjects import copied, good, redrawn
+from subjects import copied, good, learned, redrawn
 
 Edit = Callable[[onnx.ModelProto], None]
 OUTPUT = "sentence_embedding"
@@ -167,3 +167,10 @@ def test_a_folder_that_cannot_be_used_fails(subject, tmp_path, name):
     verdict = verdict_of(replace(spoiled, open=lambda artifact, threads=None: model.load(artifact.folder)))
     assert verdict.outcome == "failed"
     assert verdict.sentence.startswith("the finished folder cannot be used: ")
+
+
+@pytest.mark.parametrize(("examples", "longest"), [(5, any_text.WINDOW), (any_text.PATIENT, 400)])
+def test_texts_of_a_long_window_are_tried_up_to_its_end_by_the_patient_alone(tmp_path_factory, examples, longest):
+    subject = replace(learned(tmp_path_factory.getbasetemp(), "llama-files"), examples=examples)
+    verdict = verdict_of(subject)
+    assert (verdict.outcome, verdict.measured["longest"]) == ("passed", longest)

@@ -20,7 +20,7 @@ TOGETHER = 6
 """Most texts of a batch that is drawn."""
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 """Words of texts that are tried one by one; a graph may have kept a length, or be made for multiples of one."""
-WINDOW, PATIENT = 512, 300
+WINDOW, PATIENT = 256, 300
 """No text has more tokens than this, for attention takes memory by the square, unless so many examples are tried."""
 
 
@@ -45,7 +45,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
     except StageError as error:
         return Verdict("any-text", "failed", f"the finished folder cannot be used: {error.message}")
     odd = texts.named(pairs=rows.pairs)
-    named = ([one] for one in odd), _lengths(rows, subject.examples), iter([odd])
+    named = ([one] for one in odd), _lengths(rows), iter([odd])
     words = sorted((row["text"] for row in subject.corpus if not row["text"].startswith("data:")), key=len)[:100]
     batches = st.lists(texts.drawn(words, pairs=rows.pairs), min_size=1, max_size=TOGETHER)
     found = searching.all_broken((one for some in named for one in some), batches, rows.reason, subject.examples)
@@ -56,19 +56,18 @@ def check(subject: Subject, limits: Options) -> Verdict:
     return replace(verdict, outcome="failed", sentence=f"{found[0].reason}: {_again(found[0].example)}", worst=worst)
 
 
-def _lengths(rows: _Rows, examples: int) -> Iterator[list[str]]:
+def _lengths(rows: _Rows) -> Iterator[list[str]]:
     """Texts of many lengths, each by itself, then the longest, and a long one beside a short one."""
     from modelkit.texts import OTHER_HALF  # noqa: PLC0415
 
     end = f"\n{OTHER_HALF}" if rows.pairs else ""
     for words in LENGTHS:
         yield ["a " * words + end]
-    most = rows.most if examples >= PATIENT else min(rows.most, WINDOW)
     # Twice as many words as tokens: where texts are cut, the longest is one that was.
-    short, long = 0, 2 * most + 1
+    short, long = 0, 2 * rows.most + 1
     while long - short > 1:
         words = (short + long) // 2
-        short, long = (words, long) if rows.tokens("a " * words + end) in range(most + 1) else (short, words)
+        short, long = (words, long) if rows.tokens("a " * words + end) in range(rows.most + 1) else (short, words)
     yield ["a " * short + end]
     yield ["a " * min(short, 256) + end, "a" + end]
 
@@ -79,7 +78,8 @@ class _Rows:
     def __init__(self, subject: Subject, listener: Listener, limits: Options) -> None:
         self._model, self._listener, self._limits = subject.open(subject.artifact), listener, limits
         text = getattr(subject.manifest.task.options, "text", None)
-        self.most: int = getattr(text, "max_tokens", WINDOW)
+        most: int = getattr(text, "max_tokens", WINDOW)
+        self.most = most if subject.examples >= PATIENT else min(most, WINDOW)
         self.pairs = hasattr(listener.model, "classify")
         # Vectors of images and of texts are compared by their dot product.
         self._unit = bool(getattr(text, "normalize", hasattr(listener.model, "embed_images")))

@@ -85,8 +85,8 @@ def built(path: Path, variant: str, store: Path, corpus: Sequence[Mapping[str, s
     finished, converted = pipeline.build(build), build.artifact("converted")
     return Subject(
         declared, declared.variants[variant], finished, converted, build.artifact("downloaded"), tuple(corpus),
-        lambda artifact, threads=None: opened(artifact.folder),
-        lambda artifact: opened(artifact.folder).outputs([row["text"] for row in corpus]),
+        lambda artifact, threads=None: opened(artifact.folder, threads),
+        lambda artifact: opened(artifact.folder, None).outputs([row["text"] for row in corpus]),
         lambda: pipeline.again(build), 20,
     )  # fmt: skip
 
@@ -122,10 +122,11 @@ def redrawn(subject: Subject, edit: Callable[[onnx.ModelProto], None]) -> Subjec
 
 
 def fake(**parts: Any) -> Subject:
-    """A subject of which only `parts` exist; `signature` and `budget` may be among them."""
+    """A subject of which only `parts` exist; `signature`, `budget` and the kind of the `task` may be among them."""
     signature = parts.pop("signature", Signature((), ()))
     budget = parts.pop("budget", None)
-    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", NOTHING, Source(NOTHING), NOTHING, {WHOLE: signature}, {})
+    task = Choice(parts.pop("task", NOTHING.kind), None)
+    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", task, Source(NOTHING), NOTHING, {WHOLE: signature}, {})
     made = Artifact(Path("nowhere"), "ours", {})
     whole = {
         "manifest": declared,

@@ -102,14 +102,16 @@ def test_a_stream_that_loses_its_last_piece_fails(either, monkeypatch):
 
 
 def test_half_a_character_in_an_answer_fails(either, monkeypatch):
-    given = answers.Answers.all
-    monkeypatch.setattr(answers.Answers, "all", lambda *arguments: [text + "\ud83d" for text in given(*arguments)])
+    task = type(either.open(either.artifact))
+    given = task._all
+    monkeypatch.setattr(task, "_all", lambda *arguments: [text + "\ud83d" for text in given(*arguments)])
     assert " prompts are answered with [" in verdict_of(either).sentence
 
 
 def test_an_answer_too_few_fails(either, monkeypatch):
-    given = answers.Answers.all
-    monkeypatch.setattr(answers.Answers, "all", lambda *arguments: given(*arguments)[:1])
+    task = type(either.open(either.artifact))
+    given = task._all
+    monkeypatch.setattr(task, "_all", lambda *arguments: given(*arguments)[:1])
     assert verdict_of(either).sentence.startswith(f"{any_prompt.TOGETHER - 1} prompts are answered with [")
 
 

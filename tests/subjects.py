@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import stand_ins
-from modelkit import manifest, model, pipeline
+from modelkit import corpora, manifest, model, pipeline
 from modelkit.digests import digest_folder, digest_of
 from modelkit.graphs import MODEL
 from modelkit.store import Store
@@ -31,28 +31,62 @@ from modelkit.vocabulary import (
     TensorSpec,
     Variant,
 )
+from stand_ins.clip import clip
 
 NOTHING = Choice("none", None)
+CLIP = """\
+name: tiny-clip
+task: image-feature-extraction
+license: MIT
+source: {path: weights}
+export: direct
+signature:
+  text_model:
+    inputs: {input_ids: "int64[batch, sequence]", attention_mask: "int64[batch, sequence]"}
+    outputs: {text_embeds: "float32[batch, 16]"}
+  vision_model:
+    inputs: {pixel_values: "float32[batch, 3, 32, 32]"}
+    outputs: {image_embeds: "float32[batch, 16]"}
+text: {max_tokens: 24}
+variants:
+  fp32: {channel: dev, scheme: fp32, budget: 1 MB}
+  int8: {channel: dev, scheme: w8a8-per-token, budget: 1 MB}
+"""
+"""Of a project whose `weights` are `stand_ins.clip.clip`."""
 
 
 @cache
 def good(base: Path) -> Subject:
     """The int8 variant of a stand-in with a corpus of 60 texts, built once below `base`."""
-    declared = manifest.load(stand_ins.project(base / "good-artifact"))
-    variant = declared.variants["int8"]
-    store = Store(base / "good-artifact" / "store")
-    build = pipeline.Pins(store).prepare(declared, variant, None, Fetching(declared.path.parent))
-    finished, converted = pipeline.build(build), build.artifact("converted")
     corpus = texts(*(f"{word} {other}" for word in stand_ins.WORDS[:6] for other in stand_ins.WORDS[6:16]))
+    return built(stand_ins.project(base / "good-artifact"), "int8", base / "good-artifact" / "store", corpus)
 
-    @cache
-    def opened(folder: Path, threads: int | None = None) -> Any:
-        return model.load(folder, threads)
 
+@cache
+def pictures(base: Path) -> Subject:
+    """The int8 variant of a small CLIP with a corpus of a few texts, built once below `base`."""
+    folder = base / "good-pictures"
+    clip(folder / "weights")
+    (folder / "tiny-clip.yaml").write_text(CLIP)
+    return built(folder / "tiny-clip.yaml", "int8", folder / "store", texts(*stand_ins.WORDS[:10]))
+
+
+@cache
+def learned(base: Path, name: str, variant: str = "fp32") -> Subject:
+    """A variant of a model of tests/learned with the corpus of its task, built once below `base`."""
+    path = Path(__file__).parent / "learned" / f"{name}.yaml"
+    return built(path, variant, base / "learned", corpora.rows(manifest.load(path))[0])
+
+
+def built(path: Path, variant: str, store: Path, corpus: Sequence[Mapping[str, str]]) -> Subject:
+    """A variant of the manifest at `path`, built with the store in the folder `store`."""
+    declared, opened = manifest.load(path), cache(model.load)
+    build = pipeline.Pins(Store(store)).prepare(declared, declared.variants[variant], None, Fetching(path.parent))
+    finished, converted = pipeline.build(build), build.artifact("converted")
     return Subject(
-        declared, variant, finished, converted, build.artifact("downloaded"), corpus,
+        declared, declared.variants[variant], finished, converted, build.artifact("downloaded"), tuple(corpus),
         lambda artifact, threads=None: opened(artifact.folder, threads),
-        lambda artifact: opened(artifact.folder).embed([row["text"] for row in corpus]),
+        lambda artifact: opened(artifact.folder, None).outputs([row["text"] for row in corpus]),
         lambda: pipeline.again(build), 20,
     )  # fmt: skip
 

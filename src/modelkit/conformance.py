@@ -12,6 +12,7 @@ from typing import Any
 from modelkit import (
     corpora,
     distances,
+    feeds,
     generation,
     images,
     json_objects,
@@ -21,6 +22,7 @@ from modelkit import (
     pipeline,
     runtime,
     searching,
+    texts,
     tokenizer,
 )
 from modelkit import limits as judgement
@@ -110,7 +112,7 @@ class Examination:
                 **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement, searching, corpora, distances)],
+                "code": [code(module), code(judgement, searching, corpora, distances, texts, feeds)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,

@@ -285,7 +285,8 @@ class CheckItem(pytest.Item):
         from modelkit.reports import records  # noqa: PLC0415
 
         worst = [f"  {json.dumps(case, ensure_ascii=False)}" for case in verdict.worst]
-        again = records.again(self.nodeid, self.config.getoption("modelkit_profile"))
+        option = self.config.getoption
+        again = records.again(self.nodeid, option("modelkit_profile"), option("modelkit_examples"))
         first = f"{_shown(self.path)}: {self.parent.manifest.name}/{self.parent.variant.name}: {verdict.sentence}"
         return "\n".join([first, *worst, f"  again: {again}"])
 
@@ -304,6 +305,7 @@ class CheckItem(pytest.Item):
             variant.draft,
             variant.keys,
             self.config.getoption("modelkit_profile"),
+            self.config.getoption("modelkit_examples"),
         )
         self.user_properties.append((PROPERTY, json.dumps(one)))
         # Beside the record, each figure by its name: that is what JUnit viewers show.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -54,6 +55,20 @@ def broken(strategy: SearchStrategy[T], test: Callable[[T], str | None], example
         # Hypothesis ends by running the smallest once more.
         return found[-1]
     return None
+
+
+def all_broken(
+    named: Iterable[T], strategy: SearchStrategy[T], test: Callable[[T], str | None], examples: int, most: int = 5
+) -> list[Broken[T]]:
+    """Up to `most` of the `named` examples for which `test` gives a reason; where there is none, what `broken` finds.
+
+    What is known to be odd is tried in every run, however few examples are drawn.
+    """
+    reasons = ((example, test(example)) for example in named)
+    if found := list(islice((Broken(example, reason) for example, reason in reasons if reason is not None), most)):
+        return found
+    one = broken(strategy, test, examples)
+    return [one] if one else []
 
 
 def worst(strategy: SearchStrategy[T], score: Callable[[T], float], examples: int, seed: int | None = None) -> Worst[T]:

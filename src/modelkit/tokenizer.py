@@ -109,7 +109,7 @@ def refuse_stranger(folder: Path, rows: int | None) -> None:
 
     `folder` is a source: it may have vocab.json and merges.txt instead of tokenizer.json.
     """
-    tokenizer = _of_source(folder)
+    tokenizer = of_source(folder)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if rows is not None and largest >= rows:
         raise StageError(
@@ -118,7 +118,8 @@ def refuse_stranger(folder: Path, rows: int | None) -> None:
         )
 
 
-def _of_source(folder: Path) -> tokenizers.Tokenizer:
+def of_source(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a source, whichever files say it. Raises `StageError` when there is none, or it is damaged."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
     if (folder / FILE).exists() or not byte_level.is_there(folder):

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = ("budget", "determinism", "golden", "hygiene", "invariance", "parity", "signature")
+CHECKS = (
+    *("any-text", "budget", "determinism", "golden", "hygiene", "invariance", "parity"),
+    *("signature", "special-tokens", "tokenizer"),
+)
 
 
 def test_without_the_flag_a_manifest_is_no_test(pytester: pytest.Pytester, project: Path) -> None:

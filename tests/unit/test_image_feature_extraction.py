@@ -24,25 +24,8 @@ from modelkit.vocabulary import Fetching
 from stand_ins import WORDS
 from stand_ins.clip import clip
 from stand_ins.pictures import picture
+from subjects import CLIP
 
-MANIFEST = """\
-name: tiny-clip
-task: image-feature-extraction
-license: MIT
-source: {path: weights}
-export: direct
-signature:
-  text_model:
-    inputs: {input_ids: "int64[batch, sequence]", attention_mask: "int64[batch, sequence]"}
-    outputs: {text_embeds: "float32[batch, 16]"}
-  vision_model:
-    inputs: {pixel_values: "float32[batch, 3, 32, 32]"}
-    outputs: {image_embeds: "float32[batch, 16]"}
-text: {max_tokens: 24}
-variants:
-  fp32: {channel: dev, scheme: fp32, budget: 1 MB}
-  int8: {channel: dev, scheme: w8a8-per-token, budget: 1 MB}
-"""
 PICTURES = [picture(mode, *size) for mode in ("RGB", "L", "P", "RGBA") for size in ((40, 30), (9, 50), (32, 32))]
 TEXTS = ["a cat", "the dog ran over the bank", "", "bird", "not a river and not a tree"]
 
@@ -63,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [url(image) for image in PICTURES] + [f"{one} {other}" for one in WORDS[:4] for other in WORDS[6:10]]
     rows = [{"id": f"t{n:03}", "text": text, "group": "tiny"} for n, text in enumerate(texts)]
     (corpora / "image-feature-extraction.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "tiny-clip.yaml").write_text(MANIFEST)
+    (folder / "tiny-clip.yaml").write_text(CLIP)
     return folder
 
 
@@ -224,7 +207,7 @@ def test_a_tokenizer_larger_than_the_table_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_make_no_sense_are_refused(project: Path, tmp_path: Path, line: str) -> None:
     path = tmp_path / "tiny.yaml"
-    path.write_text(MANIFEST.replace("text: {max_tokens: 24}", line))
+    path.write_text(CLIP.replace("text: {max_tokens: 24}", line))
     with pytest.raises(Exception, match=r"max_tokens|max_pixels|pooling"):
         manifest.load(path)
 
@@ -260,7 +243,7 @@ def test_the_patches_stay_in_float32(tmp_path: Path) -> None:
 
 def declared(folder: Path) -> Any:
     path = folder / "tiny.yaml"
-    path.write_text(MANIFEST)
+    path.write_text(CLIP)
     return manifest.load(path)
 
 

@@ -66,3 +66,20 @@ def test_no_file_is_left_behind(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     searching.broken(st.integers(), lambda number: "large" if number > 10 else None, 50)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".hypothesis"] == []
+
+
+def test_named_examples_are_tried_before_any_is_drawn() -> None:
+    tried: list[int] = []
+    assert searching.all_broken([3, 4], st.integers(10, 20), tried.append, 5) == []
+    assert tried[:2] == [3, 4]
+    assert len(tried) == 7
+
+
+def test_of_many_broken_named_examples_five_are_told_and_none_is_drawn() -> None:
+    found = searching.all_broken(range(100), st.integers(1000), lambda number: "odd" if number % 2 else None, 5)
+    assert [one.example for one in found] == [1, 3, 5, 7, 9]
+
+
+def test_what_only_the_search_finds_is_told_alone() -> None:
+    found = searching.all_broken([1], st.integers(0, 100), lambda number: "large" if number > 7 else None, 100)
+    assert found == [searching.Broken(8, "large")]

@@ -79,4 +79,4 @@ def _examined(
     examination = conformance.Examination(build, artifact, profile, examples)
     keys = examination.keys()
     for verdict in conformance.examine(examination):
-        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys, profile)
+        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys, profile, examples)

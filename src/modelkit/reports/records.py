@@ -23,6 +23,7 @@ def record(
     draft: bool = False,
     keys: Mapping[str, str] | None = None,
     profile: str = PROFILES[0],
+    examples: int | None = None,
 ) -> Record:
     """`artifact`, `folder` and `keys` (of every planned check) are None when there was nothing to check."""
     return {
@@ -36,14 +37,15 @@ def record(
         "artifact": _artifact(artifact) if artifact else None,
         "keys": dict(keys or {}),
         "profile": profile,
-        "again": again(f"{manifest.path.as_posix()}::{variant.name}::{verdict.check}", profile),
+        "again": again(f"{manifest.path.as_posix()}::{variant.name}::{verdict.check}", profile, examples),
         "verdict": {**asdict(verdict), "worst": list(verdict.worst)},
     }
 
 
-def again(node: str, profile: str) -> str:
+def again(node: str, profile: str, examples: int | None = None) -> str:
     """The command that takes this one verdict again; `node` is pytest's id of it."""
-    return f"pytest --modelkit '{node}'{'' if profile == PROFILES[0] else f' --modelkit-profile {profile}'}"
+    options = "" if profile == PROFILES[0] else f" --modelkit-profile {profile}"
+    return f"pytest --modelkit '{node}'{options}{f' --modelkit-examples {examples}' if examples else ''}"
 
 
 def _artifact(artifact: Artifact) -> Record:

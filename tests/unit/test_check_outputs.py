@@ -1,5 +1,5 @@
-"""Outputs: what a task does not read counts as well; ratios are those of their formulas. It is never skipped: each graph
-declares outputs. What cannot run: a part that no text reaches, a float32 graph that gives no numbers."""
+"""Outputs: what a task does not read counts as well; ratios are those of their formulas. It is never skipped: each
+graph declares outputs. What cannot run: a part that no text reaches, a float32 graph that gives no numbers."""
 
 from __future__ import annotations
 
@@ -91,6 +91,8 @@ def test_a_good_artifact_passes(subject):
     assert verdict.outcome == "passed"
     assert verdict.measured["outputs"] == 2
     assert {row["output"] for row in verdict.worst} == {HIDDEN, VECTOR}
+    for ratio in ("snr", "psnr"):
+        assert verdict.measured[ratio] == pytest.approx(min(row[ratio] for row in verdict.worst), abs=1e-3)
     json.dumps(asdict(verdict), allow_nan=False)
 
 

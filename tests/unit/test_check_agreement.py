@@ -126,6 +126,14 @@ def test_scores_go_by_their_label_and_not_by_their_rank():
     assert verdict.measured["same_label"] == 0
 
 
+def test_the_first_label_counts_and_no_other():
+    ours = scores()
+    best = np.argsort(-ours, axis=1)
+    for row in range(5):
+        ours[row, best[row, :2]] = ours[row, best[row, 1::-1]]
+    assert verdict_of(ours, scores()).measured["same_label"] == 1 - 5 / len(READ)
+
+
 def test_the_difference_is_the_mean_over_texts_and_labels():
     ours = scores()
     ours[3, 2] += 0.1

@@ -118,7 +118,7 @@ def test_no_section_is_left_of_a_check_that_is_gone():
     assert set(re.findall(r"^### (.+)$", section("The checks"), re.MULTILINE)) == set(CHECKS)
 
 
-@pytest.mark.parametrize("check", ["agreement", "logits", "outputs", "parity", "retrieval"])
+@pytest.mark.parametrize("check", ["agreement", "logits", "outputs", "parity", "quality", "retrieval"])
 def test_every_limit_of_a_comparison_is_defined(check):
     defined = re.findall(r"^\| `(\w+)` \|", section(check, 3), re.MULTILINE)
     assert defined == [limit for _, limit in coded(check)]

@@ -211,9 +211,16 @@ def test_texts_are_fed_one_by_one(subject):
     assert [one.feed["input_ids"].shape[0] for one in fed] == [1] * 6
 
 
-def test_each_group_gives_its_text_of_middle_length():
-    corpus = [{"id": f"{group}{n}", "text": "x" * n, "group": group} for group in "ab" for n in (1, 9, 5)]
-    assert [row["id"] for row in outputs.chosen(corpus)] == ["a5", "b5"]
+def test_each_group_gives_its_text_of_middle_length_beside_the_shortest_and_the_longest_of_all():
+    corpus = [{"id": f"{group}{n}", "text": "x" * n, "group": group} for group in "ab" for n in (2, 9, 5)]
+    assert [row["id"] for row in outputs.chosen(corpus)] == ["a2", "a5", "b5", "b9"]
+
+
+def test_texts_and_images_of_one_group_are_both_read():
+    corpus = [{"id": f"t{n}", "text": "x" * n, "group": "all"} for n in range(1, 4)]
+    images = [{"id": f"i{n}", "text": "data:image/png;base64," + "A" * n, "group": "all"} for n in range(9)]
+    found = {row["id"][0] for row in outputs.chosen([*corpus, *images])}
+    assert found == {"t", "i"}
 
 
 @given(groups=st.integers(1, 60))

@@ -116,13 +116,13 @@ def test_vectors_that_turn_together_find_the_same_topics(tmp_path):
 
 def test_texts_that_moved_to_another_topic_are_lost_and_listed(tmp_path):
     ours = around()
-    ours[[3, 4]] = np.eye(8)[1] + [[0.0], [0.2]]
+    ours[[3, 4]] = np.eye(8)[1] + [[0.2], [0.0]]  # the second is farther from where it belongs
     verdict = verdict_of(tmp_path, ours, around())
     assert verdict.outcome == "failed"
     assert (verdict.measured["lost"], verdict.measured["kept"]) == (2, pytest.approx(28 / 30))
     assert verdict.sentence == "kept 0.933333 is below 0.95"
-    assert verdict.worst[0] == {"id": "t003", "topic": "animals", "found": "money", "text": "animals 3"}
-    assert [row["id"] for row in verdict.worst] == ["t003", "t004"]
+    assert verdict.worst[0] == {"id": "t004", "topic": "animals", "found": "money", "text": "animals 4"}
+    assert [row["id"] for row in verdict.worst] == ["t004", "t003"]
 
 
 def test_what_float32_misses_and_the_artifact_finds_counts_for_it(tmp_path):

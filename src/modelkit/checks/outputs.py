@@ -123,15 +123,16 @@ def check(subject: Subject, limits: Options) -> Verdict:
 
 
 def chosen(corpus: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Of each group of the corpus the text of middle length; of many groups, 16 texts."""
+    """Of each group of the corpus the text of middle length, and the shortest and the longest of all; of many groups 16
+    texts. An image is longer than any text, so both parts of a model are reached."""
     from modelkit import corpora  # noqa: PLC0415
 
+    ordered = corpora.spread(corpus, len(corpus))
     groups: dict[str, list[Mapping[str, str]]] = {}
-    for row in corpus:
+    for row in ordered:
         groups.setdefault(row["group"], []).append(row)
-    ordered = [sorted(rows, key=lambda row: (len(row["text"]), row["id"])) for rows in groups.values()]
-    middle = [rows[(len(rows) - 1) // 2] for rows in ordered]
-    return corpora.spread(middle, TEXTS)
+    middle = [rows[(len(rows) - 1) // 2] for rows in groups.values()]
+    return corpora.spread([*{row["id"]: row for row in (*ordered[:1], *middle, *ordered[-1:])}.values()], TEXTS)
 
 
 def _record(subject: Subject, recorders: Any) -> None:

@@ -95,7 +95,7 @@ CHANGES = (
     Change("code of the project's own check", "own", "own",
            text("conformance/checks/own.py", "LARGEST = 12", "LARGEST = 13")),
     Change("a looser limit", "", "parity", manifest("cosine_mean: 0.5", "cosine_mean: 0.4")),
-    Change("a limit that now fails", "", "parity", manifest("top10: 0.1", "top10: 0.9999")),
+    Change("a limit that now fails", "", "parity", manifest("cosine_mean: 0.5", "cosine_mean: 0.9999")),
     Change("budget", "budget own", "", manifest("budget: 1 MB", "budget: 2 MB")),
     Change("a budget that now fails", "budget own", "", manifest("budget: 1 MB", "budget: 10 kB")),
     Change("an axis of the signature", "signature", "signature",

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from modelkit import corpora, graphs, kinds, model, runtime
 from modelkit.errors import CheckError
+from modelkit.runtime import Fed
 from modelkit.vocabulary import Artifact, Manifest
 
 if TYPE_CHECKING:
@@ -72,46 +73,6 @@ class Report:
         return tuple(sorted((one for one in self.findings if one.own > UNUSUAL * usual), key=lambda one: -one.own))
 
 
-@dataclass(frozen=True)
-class _Fed:
-    feed: dict[str, Any]
-    output: str
-    exact: Any
-
-
-@dataclass
-class _Recorder:
-    """A session that remembers what it was fed, and which output was read first, with its value."""
-
-    session: runtime.Session
-    fed: list[_Fed] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Any]:
-        given = self.session.run(feed, outputs)
-        self.fed.append(_Fed(dict(feed), next(iter(outputs or self.session.outputs)), given[0]))
-        return given
-
-
-@dataclass
-class _Recorders:
-    """The parts of a model, each recorded."""
-
-    sessions: runtime.Sessions
-    recorders: dict[str, _Recorder] = field(default_factory=dict)
-
-    def __getitem__(self, part: str) -> _Recorder:
-        return self.recorders.setdefault(part, _Recorder(self.sessions[part]))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sessions)
-
-    def __len__(self) -> int:
-        return len(self.sessions)
-
-
 def bisect(
     manifest: Manifest,
     reference: Artifact,
@@ -156,10 +117,10 @@ def _spread(rows: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, 
     return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(min(count, len(ordered)))]
 
 
-def _feeds(reference: Artifact, texts: list[str]) -> dict[str, list[_Fed]]:
+def _feeds(reference: Artifact, texts: list[str]) -> dict[str, list[Fed]]:
     """What the model's own task feeds to each part for `texts`, and which output it reads first."""
     task = model.read_card(reference.folder)
-    recorders = _Recorders(runtime.Sessions(graphs.parts(reference.folder), sparing=True))
+    recorders = runtime.Recorders(runtime.Sessions(graphs.parts(reference.folder), sparing=True))
     opened = kinds.load("tasks", task.kind).open_(reference.folder, recorders, task.options)
     opened.outputs(texts, batch_size=1)
     return {part: recorder.fed for part, recorder in recorders.recorders.items() if recorder.fed}
@@ -168,7 +129,7 @@ def _feeds(reference: Artifact, texts: list[str]) -> dict[str, list[_Fed]]:
 class _Pair:
     """One part in both forms."""
 
-    def __init__(self, part: str, reference: Artifact, artifact: Artifact, fed: list[_Fed], workspace: Path) -> None:
+    def __init__(self, part: str, reference: Artifact, artifact: Artifact, fed: list[Fed], workspace: Path) -> None:
         from modelkit.graphs import pieces  # noqa: PLC0415
 
         self.part, self._workspace = part, workspace

@@ -18,15 +18,19 @@ FEWEST = 20
 
 def path_of(manifest: Manifest) -> Path:
     """The inputs of the manifest's task: the project's own corpus if it has one, else the one modelkit ships."""
-    name = Path("corpora") / f"{manifest.task.kind}.jsonl"
+    name = f"corpora/{manifest.task.kind}.jsonl"
+    if path := _found(manifest, name):
+        return path
+    raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
+
+
+def _found(manifest: Manifest, name: str) -> Path | None:
     package = Path(__file__).parent
     project = kinds.project_of(manifest.path)
     # The second is where a wheel carries it, the third where a checkout has it.
-    places = [package / name, package.parents[1] / "conformance" / name]
-    for path in ([project / "conformance" / name] if project else []) + places:
-        if path.is_file():
-            return path
-    raise CheckError(f"no corpus for the task {manifest.task.kind}", hint=f"write one at conformance/{name}")
+    shipped = [package / name, package.parents[1] / "conformance" / name]
+    places = [*([project / "conformance" / name] if project else []), *shipped]
+    return next((path for path in places if path.is_file()), None)
 
 
 def rows(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
@@ -35,6 +39,12 @@ def rows(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
     Raises `CheckError` naming the line that is no row, or when there are too few.
     """
     return _read(path_of(manifest))
+
+
+def labelled(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str] | None:
+    """The same of the texts of known topics, whose `group` is the topic; None where there are none."""
+    path = _found(manifest, f"corpora/labelled/{manifest.task.kind}.jsonl")
+    return _read(path) if path else None
 
 
 def spread(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:

@@ -1,13 +1,14 @@
-"""How far apart two outputs of one text are: one minus their cosine, of logits less what no softmax sees."""
+"""How far apart two outputs of one text are, and what makes two sets of vectors beyond comparing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from modelkit import kinds
-from modelkit.vocabulary import Manifest
+from modelkit.errors import CheckError
+from modelkit.vocabulary import Manifest, Verdict
 
 Distance = Callable[[Any, Any], Any]
 """float[rows, width] and float[rows, width] -> float64[rows], from 0 to 2; infinite where a row has a number that is
@@ -44,7 +45,7 @@ def of_vectors(ours: Any, theirs: Any) -> Any:
 
     ours, theirs, finite = _finite(ours, theirs)
     there = ours.any(1) & theirs.any(1)
-    return np.where(finite, np.where(there, ((_unit(ours) - _unit(theirs)) ** 2).sum(1) / 2, 1), np.inf)
+    return np.where(finite, np.where(there, ((unit(ours) - unit(theirs)) ** 2).sum(1) / 2, 1), np.inf)
 
 
 def of_logits(ours: Any, theirs: Any) -> Any:
@@ -54,7 +55,7 @@ def of_logits(ours: Any, theirs: Any) -> Any:
     ours, theirs, finite = _finite(ours, theirs)
     ours, theirs = (rows - rows.mean(1, keepdims=True) for rows in (ours, theirs))
     flat = ~ours.any(1), ~theirs.any(1)
-    halves = ((_unit(ours) - _unit(theirs)) ** 2).sum(1) / 2
+    halves = ((unit(ours) - unit(theirs)) ** 2).sum(1) / 2
     return np.where(finite, np.where(flat[0] | flat[1], flat[0] != flat[1], halves), np.inf)
 
 
@@ -67,8 +68,39 @@ def _finite(ours: Any, theirs: Any) -> tuple[Any, Any, Any]:
     return np.where(finite[:, None], ours, 0), np.where(finite[:, None], theirs, 0), finite
 
 
-def _unit(rows: Any) -> Any:
+def refused(check: str, ours: Any, theirs: Any, rows: Sequence[Mapping[str, str]]) -> Verdict | None:
+    """The failed verdict of vectors that have another shape than the float32 model's, or are not finite; else None.
+
+    Both are float64[len(rows), width]; `rows` have the ids. Raises `CheckError` when the float32 model's own are not
+    finite.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    if not np.isfinite(theirs).all():
+        raise CheckError("the float32 model's own vectors are not finite", hint="look at the weights")
+    if ours.shape != theirs.shape:
+        sentence = f"the vectors have the shape {list(ours.shape)}, those of the float32 model {list(theirs.shape)}"
+        return Verdict(check, "failed", sentence)
+    if len(broken := np.flatnonzero(~np.isfinite(ours).all(1))):
+        sentence = f"the vector of text {rows[broken[0]]['id']} is not finite ({len(broken)} such texts)"
+        return Verdict(check, "failed", sentence)
+    return None
+
+
+def unit(rows: Any) -> Any:
+    """float64[n, width], each row divided by its length; a zero vector stays one."""
     import numpy as np  # noqa: PLC0415
 
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)
+
+
+def similarities(rows: Any) -> Any:
+    """Cosine of every row with every row: float64[n, width] -> float64[n, n]; a zero vector has cosine 0.
+
+    Rounded to nine decimals, so that equal texts do not trade places over the last bit.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    vectors = unit(rows)
+    return np.round(vectors @ vectors.T, 9)

@@ -10,13 +10,13 @@ from typing import Any
 from modelkit.vocabulary import Verdict
 
 
-def at_least(standard: float) -> Any:
-    """A field of a check's `Options`: the measured value of the same name must not be below it."""
+def at_least(standard: float | None) -> Any:
+    """A field of a check's `Options`: the measured value of the same name must not be below it; None: no limit."""
     return field(default=standard, metadata={"sense": ">="})
 
 
-def at_most(standard: float) -> Any:
-    """A field of a check's `Options`: the measured value of the same name must not be above it."""
+def at_most(standard: float | None) -> Any:
+    """A field of a check's `Options`: the measured value of the same name must not be above it; None: no limit."""
     return field(default=standard, metadata={"sense": "<="})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,49 @@ class Sessions:
     def __len__(self) -> int:
         """How many parts there are."""
         return len(self._paths)
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One run of a session: what it was fed, and the output that was read first, with its value."""
+
+    feed: dict[str, Any]
+    output: str
+    exact: Any
+
+
+@dataclass
+class Recorder:
+    """A session that remembers its runs."""
+
+    session: Session
+    fed: list[Fed] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """As the session's own."""
+        given = self.session.run(feed, outputs)
+        self.fed.append(Fed(dict(feed), next(iter(outputs or self.session.outputs)), given[0]))
+        return given
+
+
+@dataclass
+class Recorders:
+    """The parts of a model, each recorded: what a task's object, opened with them, feeds to its graphs."""
+
+    sessions: Sessions
+    recorders: dict[str, Recorder] = field(default_factory=dict)
+
+    def __getitem__(self, part: str) -> Recorder:
+        return self.recorders.setdefault(part, Recorder(self.sessions[part]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
 
 
 def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_range: bool) -> None:

@@ -117,7 +117,12 @@ variants:
         cosine_mean: 0.5
         cosine_p1: 0.3
         cosine_min: 0.1
+        because: A seeded model has no redundancy for 4 bits to live on.
+        until: 2099-01-01
+      retrieval:
+        top1: 0.1
         top10: 0.1
+        spearman: 0.1
         because: A seeded model has no redundancy for 4 bits to live on.
         until: 2099-01-01
 """

@@ -1,4 +1,5 @@
-"""Parity: near vectors and near neighbours pass; every way to point elsewhere fails."""
+"""Parity: near vectors pass; every way to point elsewhere fails. It is never skipped: where there are texts, there are
+vectors. What cannot run: a float32 model that gives no numbers, an empty corpus."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def test_another_models_vectors_fail(tmp_path_factory):
     assert parity.check(swapped, parity.Options()).outcome == "failed"
 
 
-def test_identical_vectors_have_cosine_one_and_all_neighbours():
+def test_identical_vectors_have_cosine_one():
     verdict = verdict_of(vectors(), vectors())
     assert verdict.outcome == "passed"
     assert verdict.measured == {name: pytest.approx(1, abs=1e-9) for name in verdict.measured}
@@ -45,12 +46,10 @@ def test_length_does_not_matter():
     assert verdict_of(3 * vectors(), vectors()).measured["cosine_min"] == pytest.approx(1)
 
 
-def test_vectors_rotated_together_fail_though_their_neighbours_are_the_same():
+def test_vectors_rotated_together_fail():
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(16, 16)))[0]
     verdict = verdict_of(vectors() @ rotation, vectors())
     assert verdict.outcome == "failed"
-    assert verdict.measured["top10"] > 0.99
-    assert "top10" not in verdict.sentence
 
 
 def test_permuted_rows_fail():
@@ -61,14 +60,6 @@ def test_permuted_rows_fail():
 
 def test_negated_vectors_fail_with_cosine_minus_one():
     assert verdict_of(-vectors(), vectors()).measured["cosine_mean"] == pytest.approx(-1)
-
-
-def test_vectors_that_are_all_alike_fail_by_their_neighbours():
-    # One direction carries everything: each vector still points where the reference's does, nearly.
-    theirs = vectors() * 0.05 + np.eye(16)[0]
-    verdict = verdict_of(np.random.default_rng(2).normal(size=theirs.shape) * 0.02 + np.eye(16)[0], theirs)
-    assert verdict.measured["cosine_min"] > 0.91
-    assert verdict.sentence.startswith("top10")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -119,14 +110,13 @@ def test_the_percentile_is_numpys_linear_one():
     assert verdict_of(ours, vectors()).measured["cosine_p1"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("rows", range(2, 11))
-def test_a_corpus_of_fewer_than_eleven_texts_compares_all_the_others(rows):
-    assert verdict_of(vectors(rows), vectors(rows)).measured["top10"] == 1
+def test_one_text_is_a_corpus():
+    assert verdict_of(vectors(1), vectors(1)).outcome == "passed"
 
 
-def test_a_corpus_of_one_text_is_an_error_and_no_verdict():
-    with pytest.raises(CheckError, match="a corpus of 1 texts has no neighbours"):
-        verdict_of(vectors(1), vectors(1))
+def test_an_empty_corpus_is_an_error_and_no_verdict():
+    with pytest.raises(CheckError, match="the corpus is empty"):
+        verdict_of(np.empty((0, 16)), np.empty((0, 16)))
 
 
 def test_a_reference_that_is_not_finite_is_an_error_and_no_verdict():
@@ -143,35 +133,7 @@ def test_vectors_of_another_shape_fail(shape):
     assert verdict.sentence == f"the vectors have the shape {list(shape)}, those of the float32 model [40, 16]"
 
 
-def test_a_text_is_not_its_own_neighbour():
-    # Two pairs: with itself left out, each one's nearest is its partner, in both models.
-    pairs = np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0]])
-    nearest = parity._neighbours(pairs)
-    assert [row[0] for row in nearest] == [1, 0, 3, 2]
-    assert all(number not in row for number, row in enumerate(nearest))
-
-
-def test_ties_go_to_the_earlier_text():
-    # Enough of them for a sort that is not stable to show itself.
-    groups = np.eye(3)[np.arange(300) % 3]
-    assert parity._neighbours(groups)[299] == list(range(2, 32, 3))
-
-
-def test_ties_are_broken_alike_in_spite_of_a_difference_in_the_last_bits():
-    theirs = np.repeat(vectors(5), 8, axis=0)
-    ours = theirs * (1 + np.random.default_rng(4).uniform(-1e-14, 1e-14, theirs.shape))
-    assert parity.overlap(ours, theirs) == 1
-
-
-def test_overlap_is_the_mean_share_of_kept_neighbours():
-    # Two groups of eleven: a text's ten neighbours are its group. Then one text of each group goes over to the other:
-    # these two keep no neighbour, the twenty others keep nine of ten.
-    theirs = np.repeat(np.eye(2), 11, axis=0)
-    ours = theirs[[11, *range(1, 11), 0, *range(12, 22)]]
-    assert parity.overlap(ours, theirs) == pytest.approx(20 * 0.9 / 22)
-
-
-@pytest.mark.parametrize("limit", ["cosine_mean", "cosine_p1", "cosine_min", "top10"])
+@pytest.mark.parametrize("limit", ["cosine_mean", "cosine_p1", "cosine_min"])
 def test_each_limit_can_fail_alone(limit):
     ours = vectors() + np.random.default_rng(3).normal(0, 0.02, (40, 16))
     loose = dict.fromkeys(asdict(parity.Options()), -1.0)

@@ -11,15 +11,20 @@ from statistics import median
 import pytest
 
 CORPORA = Path(__file__).parents[2] / "conformance" / "corpora"
-ALL = sorted(CORPORA.glob("*.jsonl"))
+ALL = sorted(CORPORA.rglob("*.jsonl"))
 KEYS = ["id", "text", "group"]
 FEWEST = {"feature-extraction": 300, "text-generation": 60, "text2text-generation": 60}
-"""Texts by task; 120 where nothing is said."""
+"""Texts by corpus; 120 where nothing is said."""
 SCRIPTS = {"feature-extraction": 10, "zero-shot-classification": 10}
-"""Writing systems by task; a model of one language is not asked in ten."""
+"""Writing systems by corpus; a model of one language is not asked in ten."""
 
 
-@pytest.fixture(scope="module", params=ALL, ids=lambda path: path.stem)
+def name_of(corpus: Path) -> str:
+    """The task, after the folder of a corpus that is in one."""
+    return corpus.relative_to(CORPORA).with_suffix("").as_posix()
+
+
+@pytest.fixture(scope="module", params=ALL, ids=name_of)
 def corpus(request) -> Path:
     return request.param
 
@@ -28,7 +33,7 @@ def corpus(request) -> Path:
 def section(corpus) -> str:
     """What the README says of one corpus."""
     sections = re.split(r"^## ", (CORPORA / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return next(text for text in sections if text.startswith(f"{corpus.name}\n"))
+    return next(text for text in sections if text.startswith(f"{name_of(corpus)}.jsonl\n"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def scripts_of(text: str) -> set[str]:
 
 
 def test_there_are_enough_texts(corpus, rows):
-    assert len(rows) >= FEWEST.get(corpus.stem, 120)
+    assert len(rows) >= FEWEST.get(name_of(corpus), 120)
 
 
 def test_every_line_is_canonical_json_with_exactly_three_keys(lines):
@@ -99,7 +104,7 @@ def test_mail_addresses_name_only_the_reserved_domain(rows):
 
 
 def test_enough_scripts_appear(corpus, rows):
-    assert len(set().union(*(scripts_of(row["text"]) for row in rows))) >= SCRIPTS.get(corpus.stem, 1)
+    assert len(set().union(*(scripts_of(row["text"]) for row in rows))) >= SCRIPTS.get(name_of(corpus), 1)
 
 
 def test_the_readme_names_the_digest_of_the_file(section, corpus):

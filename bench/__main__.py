@@ -1,4 +1,4 @@
-"""`python -m bench`: every measurement, one after the other, and RESULTS.md."""
+"""`python -m bench`: the measurements of a page one after the other, and the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from bench.report import table, tell
 from modelkit.reference import environment
 
 # Speed comes first: minutes of building slow a processor down, and integer and float kernels not alike.
-SUBJECTS = ("speed", "export", "runs", "stale", "startup")
+RESULTS = ("speed", "export", "runs", "stale", "startup")
+FAMILIES = ("families", "generation")
+PAGES = {"RESULTS.md": ("python -m bench", RESULTS), "FAMILIES.md": ("python -m bench families generation", FAMILIES)}
+"""File -> the command that writes it, and its sections."""
 TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy", "tokenizers", "pytest", "pydantic")
 
 MACHINE = """
@@ -26,23 +29,27 @@ print(json.dumps({"cpu": dict(cpu()), "python": platform.python_version(),
 
 
 def main() -> None:
-    """Measure all subjects, or the ones named; write RESULTS.md only when all were."""
-    wanted = [name for name in SUBJECTS if name in sys.argv[1:]] or list(SUBJECTS)
-    sections = [_machine()]
+    """Measure the subjects named, or those of RESULTS.md; write a page only when all of its sections were measured."""
+    named = sys.argv[1:] or RESULTS
+    wanted = tuple(name for name in (*RESULTS, *FAMILIES) if name in named)
+    if unknown := sorted(set(named) - set(wanted)):
+        sys.exit(f"nothing measures {', '.join(unknown)}; there are {', '.join((*RESULTS, *FAMILIES))}")
+    page = next((name for name, (_, sections) in PAGES.items() if sections == wanted), None)
+    sections = [_machine(PAGES[page][0] if page else f"python -m bench {' '.join(wanted)}")]
     for name in wanted:
         tell(f"{name}:")
         done = subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=HERE, stdout=subprocess.PIPE, text=True,
                               check=False)  # fmt: skip
         if done.returncode:
-            sys.exit(f"bench.{name} ended with exit code {done.returncode}; RESULTS.md is left as it was")
+            sys.exit(f"bench.{name} ended with exit code {done.returncode}; {page or 'every page'} is left as it was")
         sections.append(done.stdout.strip() + "\n")
     text = "\n".join(sections)
-    if wanted == list(SUBJECTS):
-        Path(__file__).with_name("RESULTS.md").write_text(text, encoding="utf-8")
+    if page:
+        Path(__file__).with_name(page).write_text(text, encoding="utf-8")
     print(text)
 
 
-def _machine() -> str:
+def _machine(command: str) -> str:
     found = json.loads(python("-c", MACHINE % (TOOLS,)).output)
     cpu = found["cpu"]
     rows = [
@@ -54,7 +61,7 @@ def _machine() -> str:
                                 if line.startswith(("optimum", "torch", "transformers", "onnxruntime")))),
     ]  # fmt: skip
     return (
-        "# Results\n\nWritten by `python -m bench` on "
+        f"# Results\n\nWritten by `{command}` on "
         f"{datetime.now(UTC):%Y-%m-%d}. Other programs share this machine, so only ratios taken in one run mean "
         "something.\nTargets that are not met say so.\n\n" + table(("machine", ""), rows)
     )

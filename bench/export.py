@@ -14,7 +14,7 @@ from bench.report import against, table
 ROUNDS = 5
 TEXTS = 50
 
-OURS = """
+CONVERT = """
 import sys
 from pathlib import Path
 from modelkit import manifest
@@ -40,14 +40,14 @@ def main() -> None:
     ours, theirs, bare = (WORK / "export" / name for name in ("ours", "optimum", "unvalidated"))
 
     def export_ours() -> Ran:
-        return python("-c", OURS, MANIFEST, source, _empty(ours))
+        return python("-c", CONVERT, MANIFEST, source, empty(ours))
 
     def export_theirs() -> Ran:
-        arguments = ("export", "onnx", "--model", source, "--task", "feature-extraction", _empty(theirs))
+        arguments = ("export", "onnx", "--model", source, "--task", "feature-extraction", empty(theirs))
         return run([optimum, *arguments], HF_HUB_OFFLINE="1")
 
     def export_bare() -> Ran:
-        return run([optimum.with_name("python"), "-c", UNVALIDATED, source, _empty(bare)], HF_HUB_OFFLINE="1")
+        return run([optimum.with_name("python"), "-c", UNVALIDATED, source, empty(bare)], HF_HUB_OFFLINE="1")
 
     names = ("direct", "optimum-cli", "optimum, not validated")
     runs = by_turns(ROUNDS, dict(zip(names, (export_ours, export_theirs, export_bare), strict=True)))
@@ -70,7 +70,8 @@ def main() -> None:
           f"{compared['largest']:.1e}\n(largest absolute value {compared['scale']:.1f}).\n")  # fmt: skip
 
 
-def _empty(folder: Path) -> Path:
+def empty(folder: Path) -> Path:
+    """It, with nothing in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

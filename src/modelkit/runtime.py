@@ -12,10 +12,10 @@ from modelkit.errors import CheckError, StageError
 
 
 class Session:
-    """One ONNX model, loaded from its file or its bytes. `threads` is the intra-op thread count; None leaves the choice
+    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice
     to onnxruntime. A `sparing` session holds each weight once, as it is stored, and is slower for it."""
 
-    def __init__(self, path: Path | bytes, threads: int | None = None, *, sparing: bool = False) -> None:
+    def __init__(self, path: Path, threads: int | None = None, *, sparing: bool = False) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         # Whatever fails is raised; its own error lines on standard error would only double that.
@@ -32,10 +32,10 @@ class Session:
         except _ort_errors() as error:
             raise StageError(
                 f"onnxruntime cannot load it: {_first_line(error)}",
-                where=path if isinstance(path, Path) else None,
+                where=path,
                 hint="build it again",
             ) from error
-        _give_back_memory()
+        give_back_memory()
         self.inputs: dict[str, tuple[str, list[int | str]]] = {
             node.name: (node.type, node.shape) for node in self._session.get_inputs()
         }
@@ -54,8 +54,8 @@ class Session:
 class Sessions:
     """The parts of one model, each loaded when it is first asked for: embedding a text needs no image model."""
 
-    def __init__(self, paths: Mapping[str, Path], threads: int | None = None) -> None:
-        self._paths, self._threads = paths, threads
+    def __init__(self, paths: Mapping[str, Path], threads: int | None = None, *, sparing: bool = False) -> None:
+        self._paths, self._threads, self._sparing = paths, threads, sparing
         self._loaded: dict[str, Session] = {}
 
     def __getitem__(self, part: str) -> Session:
@@ -63,7 +63,7 @@ class Sessions:
         if part not in self._paths:
             raise StageError(f"the model has no part '{part}'; it has {', '.join(self._paths) or 'none'}")
         if part not in self._loaded:
-            self._loaded[part] = Session(self._paths[part], self._threads)
+            self._loaded[part] = Session(self._paths[part], self._threads, sparing=self._sparing)
         return self._loaded[part]
 
     def __iter__(self) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Return what constant folding freed: glibc keeps it, five times a 4-bit model, until it is asked."""
     if (trim := _malloc_trim()) is not None:
         trim(0)

@@ -21,21 +21,18 @@ from PIL import Image
 
 import small_models
 import stand_ins
+from legal_inputs import feeds, meaningful, signatures_of
 from modelkit import conformance, graphs, kinds, manifest, model, pipeline, runtime
-from modelkit.checks.signature import _declared
 from modelkit.cli.golden import _recorded
 from modelkit.errors import StageError
 from modelkit.exporters import direct, optimum
-from modelkit.graphs.files import read_graph
 from modelkit.reference import process, recorded
 from modelkit.store import Store
-from modelkit.vocabulary import Choice, Fetching, Manifest, Signature, TensorSpec
+from modelkit.vocabulary import Choice, Fetching, Manifest, Signature
 
 pytestmark = pytest.mark.reference
 
-LENGTHS = {"batch": 3, "sequence": 7, "encoder_sequence": 7, "decoder_sequence": 1}
 PASTS = (0, 4)
-PADDED = ("sequence", "total_sequence", "encoder_sequence")
 CLOSE = 5e-5
 NEAR = 0.999999
 ORIENTATION = 0x0112
@@ -86,14 +83,6 @@ def built(
     return into
 
 
-def signatures_of(folder: Path) -> dict[str, Signature]:
-    """What each part declares."""
-    return {
-        part: Signature(_declared(model.graph.input), _declared(model.graph.output))
-        for part, model in ((part, read_graph(path)) for part, path in graphs.parts(folder).items())
-    }
-
-
 @pytest.fixture(scope="session", params=FAMILIES)
 def roads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """Source, direct export and optimum's export of one family."""
@@ -102,49 +91,6 @@ def roads(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ours = built(direct, family, source, folder / "direct", family.options)
     theirs = built(optimum, family, source, folder / "optimum", optimum.Options(), **signatures_of(ours))
     return source, ours, theirs
-
-
-def lengths(past: int) -> dict[str, int]:
-    pasts = {f"past_{axis}": past for axis in LENGTHS if axis != "batch"}
-    totals = {f"total_{axis}": past + length for axis, length in LENGTHS.items() if axis != "batch"}
-    return {**LENGTHS, **pasts, **totals}
-
-
-def feeds(signature: Signature, vocabulary: int, past: int, seed: int, left: bool) -> dict[str, np.ndarray]:
-    """Legal inputs: texts of different lengths, padded on the left for models that go on writing."""
-    random, long = np.random.default_rng(seed), lengths(past)
-    made: dict[str, np.ndarray] = {}
-    for spec in signature.inputs:
-        shape = tuple(long[axis] if isinstance(axis, str) else axis for axis in spec.shape)
-        made[spec.name] = _values(spec, shape, vocabulary, random, left)
-    if "position_ids" in made:
-        counted = np.maximum(made["attention_mask"].cumsum(1) - 1, 0)
-        made["position_ids"] = counted[:, -made["position_ids"].shape[1] :]
-    return made
-
-
-def _values(
-    spec: TensorSpec, shape: tuple[int, ...], vocabulary: int, random: np.random.Generator, left: bool
-) -> np.ndarray:
-    if spec.name.endswith("attention_mask"):
-        # The last token of each text is there, whatever is padded.
-        padding = random.integers(0, shape[1] // 2 + 1, (shape[0], 1))
-        places = np.arange(shape[1])
-        return (places >= padding if left else places < shape[1] - padding).astype(np.int64)
-    if spec.name.endswith("input_ids"):
-        return random.integers(4, vocabulary, shape)
-    if spec.dtype == "int64":
-        return np.zeros(shape, np.int64)
-    return random.normal(size=shape).astype(np.float32)
-
-
-def meaningful(spec: TensorSpec, values: np.ndarray, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows of `values` that are no padding: what stands there is anybody's choice."""
-    mask = feed.get("attention_mask", feed.get("encoder_attention_mask"))
-    axis = next((at for at, name in enumerate(spec.shape) if name in PADDED), None)
-    if mask is None or axis is None:
-        return values.reshape(-1, values.shape[-1])
-    return np.moveaxis(values, axis, 1)[mask[:, -values.shape[axis] :].astype(bool)].reshape(-1, values.shape[-1])
 
 
 def test_both_declare_the_same_parts_names_and_shapes(roads: tuple[Path, Path, Path]) -> None:
@@ -159,8 +105,7 @@ def test_both_give_the_same_numbers(roads: tuple[Path, Path, Path], past: int, s
     config = json.loads((source / "config.json").read_text())
     vocabulary = config.get("vocab_size") or config["text_config"]["vocab_size"]
     for part, signature in signatures_of(folders[0]).items():
-        left = any(spec.name == "position_ids" for spec in signature.inputs)
-        feed = feeds(signature, vocabulary, past, seed, left)
+        feed = feeds(signature, vocabulary, past, seed)
         sessions = [runtime.Session(graphs.parts(folder)[part], threads=1) for folder in folders]
         results = [dict(zip(session.outputs, session.run(feed), strict=True)) for session in sessions]
         for spec in signature.outputs:
@@ -174,7 +119,7 @@ def test_the_comparison_would_notice_other_weights(tmp_path: Path) -> None:
     family = FAMILIES["bert"]
     made = [built(direct, family, family.stand_in(tmp_path / f"source{seed}", seed=seed), tmp_path / f"made{seed}",
                   family.options) for seed in (0, 1)]  # fmt: skip
-    feed = feeds(signatures_of(made[0])["model"], 64, 0, 0, left=False)
+    feed = feeds(signatures_of(made[0])["model"], 64, 0, 0)
     one, other = (runtime.Session(graphs.parts(folder)["model"], threads=1).run(feed)[1] for folder in made)
     assert small_models.cosines(one, other).min() < NEAR
 

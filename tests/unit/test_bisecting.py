@@ -171,3 +171,15 @@ def test_a_branch_that_asks_a_computed_value_cannot_be_followed(tmp_path):
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
     with pytest.raises(CheckError, match="the branch that 'switch' takes depends on a computed value"):
         _ = pieces.Graph(tmp_path / "model.onnx").proto
+
+
+def test_an_error_that_no_rounding_explains_is_suspect_even_where_it_does_little_to_the_output(spoiled, place):
+    query = "encoder.layer.0.attention.self.query.weight"
+    [suspect] = report_of(spoiled(f"{query}/scales", lambda scales: scales * np.float32(1.2)), place).suspects
+    assert suspect.weights == (query,)
+
+
+def test_nothing_is_suspect_in_a_clean_artifact(subject, place):
+    report = report_of(subject, place)
+    assert report.findings
+    assert report.suspects == ()

@@ -45,6 +45,8 @@ def command(name: str, paths: tuple[Path, ...], *, texts: int, top: int, offline
         f"the first {min(top, len(report.findings))} of {len(report.findings)} measured ones make "
         f"{sum(one.share for one in report.findings[:top]):.0%} of it."
     )
+    for one in report.suspects:
+        click.echo(f"{one.value} is suspect: its own error, {one.own:.2g}, is many times that of most nodes")
     for line in _advice(manifest, variant, report.findings):
         click.echo(line)
 

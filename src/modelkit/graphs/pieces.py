@@ -103,23 +103,13 @@ class Graph:
         return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
     def content(self, name: str) -> bytes:
-        """The stored tensor's bytes."""
-        return bytes(self.whole(name).raw_data)
-
-    def whole(self, name: str) -> onnx.TensorProto:
-        """The stored tensor with its bytes, from the data file if they are there."""
-        found = onnx.TensorProto()
-        found.CopyFrom(self.tensors[name])
-        place = external_location(found)
-        if place:
+        """The stored tensor's bytes, from the data file if they are there."""
+        tensor = self.tensors[name]
+        if place := external_location(tensor):
             with (self.path.parent / place["location"]).open("rb") as data:
                 data.seek(int(place.get("offset", 0)))
-                found.raw_data = data.read(int(place["length"]))
-            found.ClearField("external_data")
-            found.ClearField("data_location")
-        elif not found.raw_data:
-            found = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(found), name)
-        return found
+                return data.read(int(place["length"]))
+        return onnx.numpy_helper.to_array(tensor).tobytes()
 
     def _flat(self, node: onnx.NodeProto, outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         if node.op_type != "If":
@@ -131,6 +121,16 @@ class Graph:
         yield from body.node
         for inner, name in zip(body.output, node.output, strict=True):
             yield helper.make_node("Identity", [inner.name], [name], name=f"{name}/taken")
+
+
+def apart(path: Path, into: Path) -> Path:
+    """The model of one file with its large tensors beside it in the folder `into`; one that is so already, as it is."""
+    if any(external_location(tensor) for tensor in read_graph(path).graph.initializer):
+        return path
+    model = onnx.load(path)
+    target = into / path.name
+    onnx.save_model(model, target, save_as_external_data=True, location=f"{path.name}.data")
+    return target
 
 
 def pieces(reference: Graph, artifact: Graph) -> list[Piece]:
@@ -166,16 +166,18 @@ def _types(graph: Graph) -> dict[str, int]:
     return {one.name: one.type.tensor_type.elem_type for one in (*inferred.value_info, *inferred.output)}
 
 
-def alone(artifact: Graph, piece: Piece, types: Mapping[str, int]) -> bytes:
-    """A model of the piece alone: from what it reads to its value. `types`: value -> ONNX element type."""
+def alone(artifact: Graph, piece: Piece, types: Mapping[str, int]) -> onnx.ModelProto:
+    """A model of the piece alone: from what it reads to its value. `types`: value -> ONNX element type.
+
+    Tensors that stand in the artifact's data file stay there."""
     model = onnx.ModelProto()
     model.CopyFrom(_head(artifact.proto))
     model.graph.name = "piece"
     model.graph.node.extend(piece.nodes)
-    model.graph.initializer.extend(map(artifact.whole, artifact.stored(piece.nodes)))
+    model.graph.initializer.extend(artifact.tensors[name] for name in artifact.stored(piece.nodes))
     model.graph.input.extend(_untyped(name, types[name]) for name in piece.reads)
     model.graph.output.append(onnx.ValueInfoProto(name=piece.value))
-    return bytes(model.SerializeToString())
+    return model
 
 
 def switchable(reference: Graph, found: Iterable[Piece]) -> onnx.ModelProto:

@@ -46,12 +46,12 @@ def good(base: Path) -> Subject:
     corpus = texts(*(f"{word} {other}" for word in stand_ins.WORDS[:6] for other in stand_ins.WORDS[6:16]))
 
     @cache
-    def opened(folder: Path) -> Any:
-        return model.load(folder)
+    def opened(folder: Path, threads: int | None = None) -> Any:
+        return model.load(folder, threads)
 
     return Subject(
         declared, variant, finished, converted, build.artifact("downloaded"), corpus,
-        lambda artifact, threads=None: opened(artifact.folder),
+        lambda artifact, threads=None: opened(artifact.folder, threads),
         lambda artifact: opened(artifact.folder).embed([row["text"] for row in corpus]),
         lambda: pipeline.again(build), 20,
     )  # fmt: skip
@@ -88,10 +88,11 @@ def redrawn(subject: Subject, edit: Callable[[onnx.ModelProto], None]) -> Subjec
 
 
 def fake(**parts: Any) -> Subject:
-    """A subject of which only `parts` exist; `signature` and `budget` may be among them."""
+    """A subject of which only `parts` exist; `signature`, `budget` and the kind of the `task` may be among them."""
     signature = parts.pop("signature", Signature((), ()))
     budget = parts.pop("budget", None)
-    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", NOTHING, Source(NOTHING), NOTHING, {WHOLE: signature}, {})
+    task = Choice(parts.pop("task", NOTHING.kind), None)
+    declared = Manifest(Path("tiny.yaml"), "tiny", "MIT", task, Source(NOTHING), NOTHING, {WHOLE: signature}, {})
     made = Artifact(Path("nowhere"), "ours", {})
     whole = {
         "manifest": declared,

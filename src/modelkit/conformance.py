@@ -11,6 +11,7 @@ from typing import Any
 
 from modelkit import (
     corpora,
+    distances,
     generation,
     images,
     json_objects,
@@ -109,7 +110,7 @@ class Examination:
                 **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement, searching)],
+                "code": [code(module), code(judgement, searching, corpora, distances)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,

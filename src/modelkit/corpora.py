@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +35,14 @@ def rows(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
     Raises `CheckError` naming the line that is no row, or when there are too few.
     """
     return _read(path_of(manifest))
+
+
+def spread(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
+    """`count` rows (all of them, if there are no more) evenly from the shortest text to the longest."""
+    ordered = sorted(corpus, key=lambda row: (len(row["text"]), row["id"]))
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(count)]
 
 
 @cache

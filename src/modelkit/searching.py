@@ -56,9 +56,11 @@ def broken(strategy: SearchStrategy[T], test: Callable[[T], str | None], example
     return None
 
 
-def worst(strategy: SearchStrategy[T], score: Callable[[T], float], examples: int) -> Worst[T]:
+def worst(strategy: SearchStrategy[T], score: Callable[[T], float], examples: int, seed: int | None = None) -> Worst[T]:
     """The example with the highest finite score among `examples`, which hypothesis draws ever nearer to high scores
-    (targeted property-based testing, Löscher and Sagonas 2017, doi:10.1145/3092703.3092711)."""
+    (targeted property-based testing, Löscher and Sagonas 2017, doi:10.1145/3092703.3092711).
+
+    Another `seed` draws other examples."""
     from hypothesis import Phase, target  # noqa: PLC0415
 
     seen: list[tuple[float, T]] = []
@@ -68,14 +70,20 @@ def worst(strategy: SearchStrategy[T], score: Callable[[T], float], examples: in
         seen.append((found, example))
         target(found)
 
-    _search(strategy, run, examples, [Phase.generate, Phase.target])
+    _search(strategy, run, examples, [Phase.generate, Phase.target], seed)
     best, example = max(seen, key=lambda one: one[0])
     return Worst(example, best, len(seen))
 
 
-def _search(strategy: SearchStrategy[T], run: Callable[[T], None], examples: int, phases: list[Any]) -> None:
-    """Derandomized and without a database: what one run finds, every run finds."""
-    from hypothesis import HealthCheck, Verbosity, given, settings  # noqa: PLC0415
+def _search(
+    strategy: SearchStrategy[T],
+    run: Callable[[T], None],
+    examples: int,
+    phases: list[Any],
+    chosen: int | None = None,
+) -> None:
+    """Derandomized or seeded, and without a database: what one run finds, every run finds."""
+    from hypothesis import HealthCheck, Verbosity, given, seed, settings  # noqa: PLC0415
 
     settled = settings(
         max_examples=examples,
@@ -88,4 +96,5 @@ def _search(strategy: SearchStrategy[T], run: Callable[[T], None], examples: int
         verbosity=Verbosity.quiet,
         suppress_health_check=list(HealthCheck),
     )
-    settled(given(strategy)(run))()
+    test = given(strategy)(run)
+    settled(test if chosen is None else seed(chosen)(test))()

@@ -55,6 +55,13 @@ def test_two_searches_try_the_same() -> None:
     assert len({*tried[0]}) > 10
 
 
+def test_another_seed_tries_others_and_the_same_seed_the_same() -> None:
+    tried: list[list[str]] = [[], [], []]
+    for one, seed in zip(tried, (1, 1, 2), strict=True):
+        searching.worst(st.text(), lambda text, one=one: float(one.append(text) or 0), 30, seed)
+    assert tried[0] == tried[1] != tried[2]
+
+
 def test_no_file_is_left_behind(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     searching.broken(st.integers(), lambda number: "large" if number > 10 else None, 50)

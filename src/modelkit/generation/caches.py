@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,30 +33,39 @@ class Causal:
 
     def first(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[Any]:
         """float32[batch, vocab]; a long prompt is read in parts, so that its scores need little memory."""
-        ids, mask = padded(prompts, self._pad, left=True)
-        self._mask, self._pasts = mask[:, :0], empty_pasts(self._session, len(prompts))
-        size = max(1, SCORES_AT_ONCE // (4 * len(prompts) * vocabulary(self._session)))
-        logits = np.empty((0, 0), np.float32)
-        for start in range(0, ids.shape[1], size):
-            logits = self._read(ids[:, start : start + size], mask[:, start : start + size])
-        return logits
+        *_, scores = map(last, self._parts(*padded(prompts, self._pad, left=True)))
+        return scores
 
     def following(self, tokens: Sequence[int]) -> npt.NDArray[Any]:
         """float32[batch, vocab]."""
         ids = np.asarray(tokens, np.int64)[:, None]
-        return self._read(ids, np.ones_like(ids))
+        return last(self._read(ids, np.ones_like(ids)))
+
+    def forced(self, prompt: Sequence[int], answer: Sequence[int]) -> npt.NDArray[Any]:
+        """float32[answer, vocab]: what the model gives each token after all before it."""
+        ids = np.array([[*prompt, *answer]], np.int64)
+        rows = [logits[0] for logits in self._parts(ids, np.ones_like(ids))]
+        return np.concatenate(rows)[len(prompt) - 1 : -1]
 
     def keep(self, places: Sequence[int]) -> None:
         """Forget the other texts."""
         self._mask, self._pasts = self._mask[list(places)], taken(self._pasts, places)
 
+    def _parts(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[Any]]:
+        """Scores of new texts from their beginning, float32[batch, part, vocab]: all at once where they fit."""
+        self._mask, self._pasts = mask[:, :0], empty_pasts(self._session, len(ids))
+        size = max(1, SCORES_AT_ONCE // (4 * len(ids) * vocabulary(self._session)))
+        for start in range(0, ids.shape[1], size):
+            yield self._read(ids[:, start : start + size], mask[:, start : start + size])
+
     def _read(self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """float32[batch, sequence, vocab]."""
         self._mask = np.concatenate([self._mask, mask], axis=1)
         # The first token of a text has position 0, however many pads stand before it.
         positions = np.maximum(self._mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
         feed = {"input_ids": ids, "attention_mask": self._mask, "position_ids": positions, **self._pasts}
         logits, self._pasts = run(self._session, feed)
-        return np.ascontiguousarray(logits[:, -1])
+        return np.asarray(logits)
 
 
 class Merged:
@@ -75,25 +84,31 @@ class Merged:
         ids, mask = padded(prompts, self._pad)
         self._source = {"input_ids": ids, "attention_mask": mask}
         empty = empty_pasts(self._session, len(prompts))
-        logits, self._pasts = self._read([self._start] * len(prompts), empty, later=False)
-        return logits
+        logits, self._pasts = self._read([[self._start]] * len(prompts), empty, later=False)
+        return last(logits)
+
+    def forced(self, prompt: Sequence[int], answer: Sequence[int]) -> npt.NDArray[Any]:
+        """float32[answer, vocab]: what the model gives each token after all before it."""
+        ids, mask = padded([prompt], self._pad)
+        self._source = {"input_ids": ids, "attention_mask": mask}
+        logits, _ = self._read([[self._start, *answer]], empty_pasts(self._session, 1), later=False)
+        return np.asarray(logits[0, :-1])
 
     def following(self, tokens: Sequence[int]) -> npt.NDArray[Any]:
         """float32[batch, vocab]."""
-        logits, presents = self._read(tokens, self._pasts, later=True)
+        logits, presents = self._read([[token] for token in tokens], self._pasts, later=True)
         # What the encoder said stays as the first step gave it; some graphs pass on nothing in its place.
         self._pasts |= {name: value for name, value in presents.items() if ENCODER not in name}
-        return logits
+        return last(logits)
 
     def keep(self, places: Sequence[int]) -> None:
         """Forget the other texts."""
         self._source, self._pasts = taken(self._source, places), taken(self._pasts, places)
 
-    def _read(self, tokens: Sequence[int], pasts: Arrays, *, later: bool) -> tuple[npt.NDArray[Any], Arrays]:
-        ids = np.asarray(tokens, np.int64)[:, None]
-        feed = {**self._source, "decoder_input_ids": ids, BRANCH: np.array([later]), **pasts}
-        logits, presents = run(self._session, feed)
-        return np.ascontiguousarray(logits[:, -1]), presents
+    def _read(self, ids: Sequence[Sequence[int]], pasts: Arrays, *, later: bool) -> tuple[npt.NDArray[Any], Arrays]:
+        """float32[batch, sequence, vocab], and what the graph remembers."""
+        read = np.array(ids, np.int64)
+        return run(self._session, {**self._source, "decoder_input_ids": read, BRANCH: np.array([later]), **pasts})
 
 
 class Split:
@@ -113,27 +128,35 @@ class Split:
 
     def first(self, prompts: Sequence[Sequence[int]]) -> npt.NDArray[Any]:
         """float32[batch, vocab]: what the decoder begins with."""
-        ids, mask = padded(prompts, self._pad)
-        feed = fitting(self._encoder, {"input_ids": ids, "attention_mask": mask})
-        hidden = self._encoder.run(feed, ["last_hidden_state"])[0]
-        self._source = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
-        logits, self._pasts = self._read(self._opening, [self._start] * len(prompts), {})
-        return logits
+        self._encode(prompts)
+        logits, self._pasts = self._read(self._opening, [[self._start]] * len(prompts), {})
+        return last(logits)
+
+    def forced(self, prompt: Sequence[int], answer: Sequence[int]) -> npt.NDArray[Any]:
+        """float32[answer, vocab]: what the model gives each token after all before it."""
+        self._encode([prompt])
+        logits, _ = self._read(self._opening, [[self._start, *answer]], {})
+        return np.asarray(logits[0, :-1])
 
     def following(self, tokens: Sequence[int]) -> npt.NDArray[Any]:
         """float32[batch, vocab]."""
-        logits, presents = self._read(self._later, tokens, self._pasts)
+        logits, presents = self._read(self._later, [[token] for token in tokens], self._pasts)
         self._pasts |= {name: value for name, value in presents.items() if ENCODER not in name}
-        return logits
+        return last(logits)
 
     def keep(self, places: Sequence[int]) -> None:
         """Forget the other texts."""
         self._source, self._pasts = taken(self._source, places), taken(self._pasts, places)
 
-    def _read(self, session: Session, tokens: Sequence[int], pasts: Arrays) -> tuple[npt.NDArray[Any], Arrays]:
-        ids = np.asarray(tokens, np.int64)[:, None]
-        logits, presents = run(session, {**self._source, "input_ids": ids, **pasts})
-        return np.ascontiguousarray(logits[:, -1]), presents
+    def _encode(self, prompts: Sequence[Sequence[int]]) -> None:
+        ids, mask = padded(prompts, self._pad)
+        feed = fitting(self._encoder, {"input_ids": ids, "attention_mask": mask})
+        hidden = self._encoder.run(feed, ["last_hidden_state"])[0]
+        self._source = {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
+
+    def _read(self, session: Session, ids: Sequence[Sequence[int]], pasts: Arrays) -> tuple[npt.NDArray[Any], Arrays]:
+        """float32[batch, sequence, vocab], and what the graph remembers."""
+        return run(session, {**self._source, "input_ids": np.array(ids, np.int64), **pasts})
 
 
 def run(session: Session, feed: Mapping[str, Any]) -> tuple[Any, Arrays]:
@@ -141,6 +164,11 @@ def run(session: Session, feed: Mapping[str, Any]) -> tuple[Any, Arrays]:
     presents = [name for name in session.outputs if name.startswith(PRESENT)]
     logits, *values = session.run(fitting(session, feed), [LOGITS, *presents])
     return logits, {PAST + name.removeprefix(PRESENT): value for name, value in zip(presents, values, strict=True)}
+
+
+def last(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """float32[batch, sequence, vocab] -> float32[batch, vocab] of the last token, which keeps none of the others."""
+    return np.ascontiguousarray(logits[:, -1])
 
 
 def fitting(session: Session, feed: Mapping[str, Any]) -> dict[str, Any]:

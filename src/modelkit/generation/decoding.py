@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modelkit.generation.sampling import Sampler
@@ -22,6 +22,9 @@ class Steps(Protocol):
     def keep(self, places: Sequence[int]) -> None:
         """Go on with the texts at these places of the batch only."""
 
+    def forced(self, prompt: Sequence[int], answer: Sequence[int]) -> Any:
+        """The scores of each token of `answer` after those before it, read without a cache: float32[answer, vocab]."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -30,6 +33,8 @@ class Answer:
     sampler: Sampler
     writer: Writer
     most: int
+    ids: list[int] = field(default_factory=list)
+    """The tokens chosen so far; one that ends the text is among them."""
 
 
 def decode(
@@ -41,14 +46,12 @@ def decode(
     ended leaves the batch, so the others no longer wait for it.
     """
     going = list(range(len(prompts)))
-    counts = [0] * len(prompts)
     logits = steps.first(prompts)
     while going:
         tokens = [answers[row].sampler(scores) for row, scores in zip(going, logits, strict=True)]
         stay = []
         for place, (row, token) in enumerate(zip(going, tokens, strict=True)):
-            counts[row] += 1
-            piece, over = _write(answers[row], token, token in ends, counts[row])
+            piece, over = _write(answers[row], token, token in ends)
             if piece:
                 yield row, piece
             if not over:
@@ -60,8 +63,9 @@ def decode(
             logits = steps.following([tokens[place] for place in stay])
 
 
-def _write(answer: Answer, token: int, ended: bool, count: int) -> tuple[str, bool]:
+def _write(answer: Answer, token: int, ended: bool) -> tuple[str, bool]:
     """The piece that a token adds, and whether the answer is over."""
+    answer.ids.append(token)
     piece = "" if ended else answer.writer.push(token)
-    over = ended or answer.writer.stopped or count == answer.most
+    over = ended or answer.writer.stopped or len(answer.ids) == answer.most
     return piece + (answer.writer.end() if over else ""), over

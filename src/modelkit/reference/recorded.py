@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from modelkit.vocabulary import FileDigest, Manifest
 FORMAT = 1
 ROWS = 12
 WHOLE_BELOW = 2048
-"""Rows shorter than this are kept whole; of longer ones (a vocabulary's logits) the largest, and some of the others."""
+"""Rows shorter than this are kept whole; of longer ones the largest, and some of the others."""
 LARGEST, SPREAD = 32, 32
 
 
@@ -52,13 +53,14 @@ def text(
     versions: Mapping[str, str],
 ) -> str:
     """The file's content. The same outputs give the same text."""
+    logits = "logits" in kinds.load("tasks", manifest.task.kind).GIVES
     fields = {
         "format": FORMAT,
         "task": manifest.task.kind,
         "options": plain(manifest.task.options),
         "source": {name: entry.sha256 for name, entry in sorted(files.items())},
         "versions": dict(sorted(versions.items())),
-        "rows": [{**row, **_kept(output)} for row, output in zip(rows, outputs, strict=True)],
+        "rows": [{**row, **_kept(output, logits=logits)} for row, output in zip(rows, outputs, strict=True)],
     }
     return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
 
@@ -87,7 +89,9 @@ def options(golden: Mapping[str, Any]) -> Any:
 def read(manifest: Manifest) -> dict[str, Any] | None:
     """The golden of `manifest`, with each row's `values` (float32) and `places` (int64, where in the row they stand).
 
-    None when there is none. Raises `CheckError` when the file is damaged.
+    A row of logits that is not whole has a `rest`: what all others weigh in the softmax together, the logarithm of the
+    sum of their exponentials; None in older recordings. There may be no golden: None. Raises `CheckError` when the file
+    is damaged.
     """
     path = path_of(manifest)
     if not path.is_file():
@@ -120,10 +124,21 @@ def _decode(row: dict[str, Any]) -> None:
     _insist(len(values) > 0 and values.shape == places.shape, f"row {row['id']} has too many or too few values")
     _insist(bool(np.isfinite(values).all()), f"row {row['id']} has values that are not finite")
     _insist(places.min() >= 0 and places.max() < row["width"], f"row {row['id']} has values outside its width")
+    rest = row.setdefault("rest", None)
+    _insist(rest is None or (isinstance(rest, float) and isfinite(rest)), f"row {row['id']}: its rest is no number")
+    _insist(rest is None or len(values) < row["width"], f"row {row['id']} is whole and has a rest")
     row["values"], row["places"] = values, places
 
 
-def _kept(output: Sequence[float]) -> dict[str, Any]:
+def without(output: Any, places: Any) -> float:
+    """The logarithm of the sum of the exponentials of all of `output`, float[width], but those at `places`."""
+    import numpy as np  # noqa: PLC0415
+
+    others = np.delete(np.asarray(output, np.float64), places)
+    return float(others.max() + np.log(np.exp(others - others.max()).sum()))
+
+
+def _kept(output: Sequence[float], *, logits: bool) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
 
     values = np.asarray(output, "<f4")
@@ -132,5 +147,7 @@ def _kept(output: Sequence[float]) -> dict[str, Any]:
         largest = np.argsort(-values, kind="stable")[:LARGEST]
         spread = np.linspace(0, len(values) - 1, SPREAD).astype(np.int64)
         places = np.unique(np.concatenate([largest, spread]))
+        if logits:
+            kept["rest"] = without(values, places)
         kept["places"], values = places.tolist(), values[places]
     return {**kept, "values": base64.b64encode(values.tobytes()).decode("ascii")}

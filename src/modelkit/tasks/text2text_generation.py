@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, overload
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from modelkit.generation.answers import Written
     from modelkit.runtime import Sessions
 
 GIVES = ("logits", "text")
 CONSUMER_FILES = COMPANIONS
+PASSAGE = 32
+"""Tokens of an answer along which scores are compared: a summary's length, and enough for a figure per token."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,7 @@ class TextRewriter:
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
         def lines(codes: list[str]) -> list[str]:
-            if "" in codes:
-                raise InputError("there is no code to summarize", hint="give at least one line")
-            return [summaries.one_line(text) for text in self._all([self._prefix + code for code in codes], wishes)]
+            return [summaries.one_line(one.text) for one in self.write_summaries(codes, **wishes)]
 
         summed: str | list[str] = one_or_many(code, lines)
         return summed
@@ -102,7 +103,32 @@ class TextRewriter:
         refuse_bare(texts, "outputs")
         return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
 
+    def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
+        """What `generate` gives, in tokens: those of each text, and those of its answer with the one that ended it."""
+        return self._written(list(texts), wishes)
+
+    def passages(self, texts: Sequence[str]) -> list[Written]:
+        """What the scores of two models are compared along: each text, and what this model answers at its surest."""
+        return self.write(texts, max_tokens=PASSAGE, temperature=0)
+
+    def scores(self, written: Iterable[Written], *, cached: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+        """For each answer float32[its tokens, vocabulary]: what this model gives each token after all before it.
+
+        All tokens of an answer are read at once, or `cached`, one by one as `write` does. The next answer is read
+        when it is asked for.
+        """
+        return self._answers.forced(written, cached)
+
+    def write_summaries(self, codes: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
+        """What `summarize` makes its lines of, in tokens."""
+        if "" in codes:
+            raise InputError("there is no code to summarize", hint="give at least one line")
+        return self._written([self._prefix + code for code in codes], wishes)
+
     def _all(self, texts: Sequence[str], wishes: Wishes) -> list[str]:
+        return [one.text for one in self._written(texts, wishes)]
+
+    def _written(self, texts: Sequence[str], wishes: Wishes) -> list[Written]:
         settings = self._options.generation.with_(wishes)
         limits = [self._room(settings)] * len(texts)
         return self._answers.all(self._ids(texts), limits, settings, wishes.get("seed"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from modelkit.generation.answers import Written
     from modelkit.runtime import Session, Sessions
 
 GIVES = ("logits", "text")
@@ -101,9 +102,13 @@ class TextGenerator:
     def summarize(self, code: list[str], **wishes: Unpack[Wishes]) -> list[str]: ...
     def summarize(self, code: str | list[str], **wishes: Unpack[Wishes]) -> str | list[str]:
         """One line that says what each piece of code does; asked in a chat when the model knows chats."""
+        from modelkit.generation import summaries  # noqa: PLC0415
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
-        summed: str | list[str] = one_or_many(code, lambda texts: self._summaries(texts, wishes))
+        def lines(codes: list[str]) -> list[str]:
+            return [summaries.one_line(one.text) for one in self.write_summaries(codes, **wishes)]
+
+        summed: str | list[str] = one_or_many(code, lines)
         return summed
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
@@ -111,20 +116,40 @@ class TextGenerator:
         refuse_bare(texts, "outputs")
         return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
 
-    def _summaries(self, codes: Sequence[str], wishes: Wishes) -> list[str]:
+    def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
+        """What `generate` gives, in tokens: those of each text, and those of its answer with the one that ended it."""
+        return self._written(self._ids(list(texts)), wishes)
+
+    def passages(self, texts: Sequence[str]) -> list[Written]:
+        """What the scores of two models are compared along: the first token of each text, and all its others."""
+        from modelkit.generation.answers import Written  # noqa: PLC0415
+
+        return [Written(ids[:1], ids[1:], text) for ids, text in zip(self._ids(list(texts)), texts, strict=True)]
+
+    def scores(self, written: Iterable[Written], *, cached: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+        """For each answer float32[its tokens, vocabulary]: what this model gives each token after all before it.
+
+        All tokens of an answer are read at once, or `cached`, one by one as `write` does. The next answer is read
+        when it is asked for.
+        """
+        return self._answers.forced(written, cached)
+
+    def write_summaries(self, codes: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
+        """What `summarize` makes its lines of, in tokens."""
         from modelkit.generation import summaries  # noqa: PLC0415
 
         if "" in codes:
             raise InputError("there is no code to summarize", hint="give at least one line")
         if self._template:
-            answers = self._all([self._chat_ids(summaries.message(code), None) for code in codes], wishes)
-        else:
-            stop = wishes.get("stop") or ()
-            line: Wishes = {**wishes, "stop": (*stop, *summaries.STOP)}
-            answers = self._all(self._ids([summaries.prompt(code) for code in codes]), line)
-        return [summaries.one_line(answer) for answer in answers]
+            return self._written([self._chat_ids(summaries.message(code), None) for code in codes], wishes)
+        stop = wishes.get("stop") or ()
+        line: Wishes = {**wishes, "stop": (*stop, *summaries.STOP)}
+        return self._written(self._ids([summaries.prompt(code) for code in codes]), line)
 
     def _all(self, prompts: list[list[int]], wishes: Wishes) -> list[str]:
+        return [one.text for one in self._written(prompts, wishes)]
+
+    def _written(self, prompts: list[list[int]], wishes: Wishes) -> list[Written]:
         settings = self._options.generation.with_(wishes)
         return self._answers.all(prompts, [self._room(ids, settings) for ids in prompts], settings, wishes.get("seed"))
 

@@ -56,6 +56,11 @@ class Proof:
         return tuple(one for one in self.tried if not one.noticed)
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """The checks that noticed nothing; says something only when every check was asked about every fault."""
+        return tuple(check for check in self.checks if not any(check in one.noticed for one in self.tried))
+
+    @property
     def share(self) -> float:
         """Of the faults, those noticed."""
         return 1 - len(self.survivors) / len(self.tried)

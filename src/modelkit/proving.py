@@ -102,7 +102,7 @@ def prove(
         progress("faults", number, len(faults))
         place = workspace / "spoiled"
         place.mkdir()
-        one = _tried(clean, fault, checks, place, Random(f"{seed}/{fault}"), every)  # noqa: S311
+        one = _tried(clean, fault, checks, place, Random(f"{seed}/{fault}"), every)
         tried += [one] if one else []
         shutil.rmtree(place)
         runtime.give_back_memory()

@@ -12,10 +12,14 @@ from modelkit.errors import CheckError, StageError
 
 
 class Session:
-    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice
-    to onnxruntime. A `sparing` session holds each weight once, as it is stored, and is slower for it."""
+    """One ONNX model, loaded: a file, or the bytes of a model whose large tensors are in files of the folder `data`.
 
-    def __init__(self, path: Path, threads: int | None = None, *, sparing: bool = False) -> None:
+    `threads` is the intra-op thread count; None leaves the choice to onnxruntime. A `sparing` session holds each weight
+    once, as it is stored, and is slower for it."""
+
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, *, sparing: bool = False, data: Path | None = None
+    ) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         # Whatever fails is raised; its own error lines on standard error would only double that.
@@ -24,15 +28,17 @@ class Session:
             options.intra_op_num_threads = threads
         # Spinning threads would slow down whatever runs beside a session that waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if data is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data))
         if sparing:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ort_errors() as error:
             raise StageError(
                 f"onnxruntime cannot load it: {_first_line(error)}",
-                where=path,
+                where=model if isinstance(model, Path) else data,
                 hint="build it again",
             ) from error
         give_back_memory()

@@ -13,7 +13,9 @@ from modelkit.json_objects import read_object
 from modelkit.vocabulary import Subject, Verdict
 
 VERSION = 1
-PROMISE = "the files beside the model are the source's own, its card says what the manifest says, and the sums are theirs"
+PROMISE = (
+    "the files beside the model are the source's own, its card says what the manifest says, and the sums are theirs"
+)
 CARD, SUMS, TOKENIZER = "modelkit.json", "SHA256SUMS", "tokenizer.json"
 
 

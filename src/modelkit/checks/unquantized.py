@@ -50,7 +50,9 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     changed.sort(key=lambda one: (-one.max_abs, one.name))
     worst = tuple({"tensor": one.name, "part": one.part, "max_abs": one.max_abs} for one in changed[:WORST])
     more = f" ({len(changed)} such tensors)" if len(changed) > 1 else ""
-    return Verdict("unquantized", "failed", f"{changed[0].name} is not the float32 model's{more}", measured, worst=worst)
+    return Verdict(
+        "unquantized", "failed", f"{changed[0].name} is not the float32 model's{more}", measured, worst=worst
+    )
 
 
 def _compared(part: str, reference: Path, artifact: Path) -> Iterator[Changed]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from random import Random
 
+    from onnx import TensorProto
+
     from modelkit.graphs.surgery import Surgery
 
 WHERE = "graph"

@@ -100,7 +100,7 @@ CHANGES = (
     Change("a budget that now fails", "budget own", "", manifest("budget: 1 MB", "budget: 10 kB")),
     Change("an axis of the signature", "signature", "signature",
            manifest("[batch, sequence, 32]", "[batch, tokens, 32]")),
-    Change("a text of the corpus", "determinism invariance parity", "determinism invariance parity",
+    Change("a text of the corpus", *["determinism invariance order padding parity threads"] * 2,
            text(TINY, "the", "cat")),
     Change("another processor", VERDICTS, VERDICTS, arguments=('processor={"machine": "x86_64", "features": []}',)),
     Change("licence", "", "", manifest("Apache-2.0", "MIT")),

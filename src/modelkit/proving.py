@@ -232,11 +232,12 @@ def _rebuilt(build: Build, recipe: Build, source: Path, place: Path, told: str) 
             stage.run(recipe.job, {needed: folders[needed] for needed in stage.INPUTS}, into)
         except ModelkitError as error:
             raise _RefusedError(told, str(error)) from error
-        folders[stage.NAME], made[stage.NAME] = into, _as_it_is(build.made[stage.NAME], into)
         if stage is convert:
-            # The card is the manifest's: the mistake is in the graph, and nothing shall give it away.
-            card = model.card(build.job.manifest.name, build.job.manifest.task)
-            (into / model.CARD).write_bytes(card.encode())
+            # The mistake is in the graph: what stands beside it is as it should be, and gives nothing away.
+            for path in build.made[convert.NAME].folder.iterdir():
+                if path.is_file() and ".onnx" not in path.name:
+                    shutil.copyfile(path, into / path.name)
+        folders[stage.NAME], made[stage.NAME] = into, _as_it_is(build.made[stage.NAME], into)
     return replace(build, made=made)
 
 

@@ -26,6 +26,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "schemes": {"quantize": ("source", "into", "options")},
     "tasks": {"open_": ("folder", "sessions", "options"), "verify": ("folder", "rows")},
     "checks": {"check": ("subject", "limits")},
+    "faults": {"spoil": (..., "draw")},
 }
 """Shelf -> verb -> its parameters."""
 WITHOUT_DEFAULTS = ("sources", "architectures")
@@ -51,6 +52,9 @@ HEAVY = [
     "http.client",
 ]
 """Not at the top of a shelf module: all of them are imported to read a manifest, and in every pytest run."""
+
+WITHOUT_OPTIONS = ("faults",)
+"""What no manifest names has nothing to set."""
 
 MODULES = [(shelf, kind) for shelf in VERBS for kind in kinds.names(shelf)]
 everything = pytest.mark.parametrize(("shelf", "kind"), MODULES)

@@ -13,10 +13,8 @@ from modelkit.json_objects import read_object
 from modelkit.vocabulary import Subject, Verdict
 
 VERSION = 1
-PROMISE = (
-    "the files beside the model are the source's own, its card says what the manifest says, and the sums are theirs"
-)
-CARD, SUMS, TOKENIZER = "modelkit.json", "SHA256SUMS", "tokenizer.json"
+PROMISE = "the files beside the model are the source's own, the card says what the manifest says, the sums are theirs"
+CARD, SUMS = "modelkit.json", "SHA256SUMS"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ WHERE = "graph"
 
 
 def spoil(graph: Surgery, draw: Random) -> str | None:
-    """Keep the upper bits of every code (of 8 or 4) alone: eight levels, or four; of floats three bits after the point."""
+    """Keep the upper bits of every code alone: eight levels of 8 bits, four of 4; of floats three bits."""
     import numpy as np  # noqa: PLC0415
 
     for matrix in graph.matrices():

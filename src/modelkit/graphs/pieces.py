@@ -206,14 +206,14 @@ def telling(reference: Graph, values: Iterable[str]) -> onnx.ModelProto:
     return model
 
 
-def ids_of(reference: Graph, piece: Piece) -> tuple[str, int] | None:
-    """The input whose ids the piece looks up, and how many there are; None for one that reads anything computed."""
+def rows_of(reference: Graph, piece: Piece) -> int:
+    """How many rows the table has that the piece looks the ids of an input up in; 0 for a piece that is no lookup."""
     if any(name not in reference.inputs for name in (*piece.reads, *piece.original_reads)):
-        return None
+        return 0
     for node in piece.original:
         if node.op_type == "Gather" and node.input[0] in reference.tensors and node.input[1] in reference.inputs:
-            return node.input[1], reference.tensors[node.input[0]].dims[0]
-    return None
+            return int(reference.tensors[node.input[0]].dims[0])
+    return 0
 
 
 def switchable(reference: Graph, found: Iterable[Piece]) -> onnx.ModelProto:

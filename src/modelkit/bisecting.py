@@ -8,16 +8,14 @@ is the intervention of causal tracing (Meng et al. 2022, arXiv:2202.05262), here
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from modelkit import corpora, graphs, kinds, model, runtime
+from modelkit import corpora, graphs, runtime, tracing
 from modelkit.errors import CheckError
-from modelkit.runtime import Fed
 from modelkit.vocabulary import Artifact, Manifest
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ MOST = 64
 
 UNUSUAL = 4
 """Times the median: in clean MiniLM artifacts the largest own error is 2.3 times the median in int8, 1.8 in int4."""
-
-Feed = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,12 +79,12 @@ def bisect(
 ) -> Report:
     """Rank what `artifact` computes otherwise than `reference`, by what it does to the outputs of some of the corpus.
 
-    `workspace` is an empty folder on the disk of `reference`. Raises `CheckError` when the two have no value in common
+    `workspace` is an empty folder. Raises `CheckError` when the two have no value in common
     by name, or the float32 model cannot be run.
     """
     rows = _spread(corpora.rows(manifest)[0], texts)
     found, count, total = [], 0, 0.0
-    feeds = _feeds(reference, [row["text"] for row in rows])
+    feeds = tracing.feeds(reference.folder, manifest.task, [row["text"] for row in rows])
     runtime.give_back_memory()  # of the sessions that recorded them
     for part, fed in feeds.items():
         pair = _Pair(part, reference, artifact, fed, workspace / part)
@@ -117,26 +113,19 @@ def _spread(rows: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, 
     return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(min(count, len(ordered)))]
 
 
-def _feeds(reference: Artifact, texts: list[str]) -> dict[str, list[Fed]]:
-    """What the model's own task feeds to each part for `texts`, and which output it reads first."""
-    task = model.read_card(reference.folder)
-    recorders = runtime.Recorders(runtime.Sessions(graphs.parts(reference.folder), sparing=True))
-    opened = kinds.load("tasks", task.kind).open_(reference.folder, recorders, task.options)
-    opened.outputs(texts, batch_size=1)
-    return {part: recorder.fed for part, recorder in recorders.recorders.items() if recorder.fed}
-
-
 class _Pair:
     """One part in both forms."""
 
-    def __init__(self, part: str, reference: Artifact, artifact: Artifact, fed: list[Fed], workspace: Path) -> None:
+    def __init__(
+        self, part: str, reference: Artifact, artifact: Artifact, fed: list[tracing.Fed], workspace: Path
+    ) -> None:
         from modelkit.graphs import pieces  # noqa: PLC0415
 
-        self.part, self._workspace = part, workspace
+        self.part = part
         workspace.mkdir()
-        self.branches = _branches(fed[0].feed)
+        self.branches = tracing.branches(fed[0].feed)
         # A later step of a decoder takes the other branch of its graph; it is another graph by then.
-        self.fed = [one for one in fed if _branches(one.feed) == self.branches]
+        self.fed = [one for one in fed if tracing.branches(one.feed) == self.branches]
         self._reference = pieces.Graph(graphs.parts(reference.folder)[part], self.branches)
         self._path = pieces.apart(graphs.parts(artifact.folder)[part], workspace)
         runtime.give_back_memory()  # of the model that was whole
@@ -176,9 +165,7 @@ class _Pair:
     def _switchable(self) -> runtime.Session:
         from modelkit.graphs import pieces  # noqa: PLC0415
 
-        return _session(
-            pieces.switchable(self._reference, self._pieces), self._reference.path, self._workspace / "whole"
-        )
+        return _session(pieces.switchable(self._reference, self._pieces), self._reference.path)
 
     def _off(self, session: runtime.Session, types: Mapping[str, int]) -> dict[str, Any]:
         """No value replaced."""
@@ -195,7 +182,7 @@ class _Pair:
         """For each feed what the artifact's piece makes of the reference's values, and the reference's own."""
         from modelkit.graphs import pieces  # noqa: PLC0415
 
-        small = _session(pieces.alone(self._artifact, piece, types), self._path, self._workspace / "piece")
+        small = _session(pieces.alone(self._artifact, piece, types), self._path)
         computed = [name for name in piece.reads if name not in self._reference.inputs]
         off = self._off(session, types)
         for feed in (one.feed for one in self.fed):
@@ -235,20 +222,9 @@ class _Pair:
         )
 
 
-def _session(model: Any, origin: Path, place: Path) -> runtime.Session:
+def _session(model: Any, origin: Path) -> runtime.Session:
     """A session of `model`, whose large tensors are in the data files beside `origin`."""
-    place.mkdir(exist_ok=True)
-    for data in origin.parent.glob("*.data"):
-        if not (place / data.name).exists():
-            os.link(data, place / data.name)
-    path = place / graphs.MODEL
-    path.write_bytes(model.SerializeToString())
-    return runtime.Session(path, sparing=True)
-
-
-def _branches(feed: Feed) -> dict[str, bool]:
-    """The bool inputs of one element: what an `If` may ask."""
-    return {name: bool(value.reshape(-1)[0]) for name, value in feed.items() if value.dtype == bool and value.size == 1}
+    return runtime.Session(model.SerializeToString(), sparing=True, data=origin.parent)
 
 
 def _relative(pairs: Any) -> float:

@@ -44,7 +44,7 @@ def read_card(folder: Path) -> Choice:
     path = folder / CARD
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Choice(fields["task"], _options(kinds.load("tasks", fields["task"]).Options, fields["options"]))
+        return Choice(fields["task"], options(fields["task"], fields["options"]))
     except OSError as error:
         raise StageError(f"has no {CARD}", where=folder, hint="name a folder that modelkit finished") from error
     except (ValueError, KeyError, TypeError, ManifestError) as error:
@@ -52,10 +52,11 @@ def read_card(folder: Path) -> Choice:
         raise StageError(f"is no card of a finished model ({reason})", where=path, hint="build it again") from error
 
 
-def _options(options: type, fields: dict[str, Any]) -> Any:
+def options(task: str, fields: dict[str, Any]) -> Any:
+    """The options of `task` from the JSON object that a card holds. Raises what pydantic raises for wrong ones."""
     from modelkit.validation import adapter  # noqa: PLC0415
 
-    return adapter(options).validate_json(json.dumps(fields))
+    return adapter(kinds.load("tasks", task).Options).validate_json(json.dumps(fields))
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,14 @@ from modelkit.errors import CheckError, StageError
 
 
 class Session:
-    """One ONNX model, loaded. `threads` is the intra-op thread count; None leaves the choice
-    to onnxruntime. A `sparing` session holds each weight once, as it is stored, and is slower for it."""
+    """One ONNX model, loaded: a file, or the bytes of a model whose large tensors are in files of the folder `data`.
 
-    def __init__(self, path: Path, threads: int | None = None, *, sparing: bool = False) -> None:
+    `threads` is the intra-op thread count; None leaves the choice to onnxruntime. A `sparing` session holds each weight
+    once, as it is stored, and is slower for it."""
+
+    def __init__(
+        self, model: Path | bytes, threads: int | None = None, *, sparing: bool = False, data: Path | None = None
+    ) -> None:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         # Whatever fails is raised; its own error lines on standard error would only double that.
@@ -25,15 +28,17 @@ class Session:
             options.intra_op_num_threads = threads
         # Spinning threads would slow down whatever runs beside a session that waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if data is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data))
         if sparing:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _ort_errors() as error:
             raise StageError(
                 f"onnxruntime cannot load it: {_first_line(error)}",
-                where=path,
+                where=model if isinstance(model, Path) else data,
                 hint="build it again",
             ) from error
         give_back_memory()
@@ -74,49 +79,6 @@ class Sessions:
     def __len__(self) -> int:
         """How many parts there are."""
         return len(self._paths)
-
-
-@dataclass(frozen=True)
-class Fed:
-    """One run of a session: what it was fed, and the output that was read first, with its value."""
-
-    feed: dict[str, Any]
-    output: str
-    exact: Any
-
-
-@dataclass
-class Recorder:
-    """A session that remembers its runs."""
-
-    session: Session
-    fed: list[Fed] = field(default_factory=list)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
-        """As the session's own."""
-        given = self.session.run(feed, outputs)
-        self.fed.append(Fed(dict(feed), next(iter(outputs or self.session.outputs)), given[0]))
-        return given
-
-
-@dataclass
-class Recorders:
-    """The parts of a model, each recorded: what a task's object, opened with them, feeds to its graphs."""
-
-    sessions: Sessions
-    recorders: dict[str, Recorder] = field(default_factory=dict)
-
-    def __getitem__(self, part: str) -> Recorder:
-        return self.recorders.setdefault(part, Recorder(self.sessions[part]))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sessions)
-
-    def __len__(self) -> int:
-        return len(self.sessions)
 
 
 def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_range: bool) -> None:

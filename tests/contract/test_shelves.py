@@ -26,6 +26,7 @@ VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "schemes": {"quantize": ("source", "into", "options")},
     "tasks": {"open_": ("folder", "sessions", "options"), "verify": ("folder", "rows")},
     "checks": {"check": ("subject", "limits")},
+    "faults": {"spoil": ("what", "draw")},
 }
 """Shelf -> verb -> its parameters."""
 WITHOUT_DEFAULTS = ("sources", "architectures")
@@ -52,8 +53,14 @@ HEAVY = [
 ]
 """Not at the top of a shelf module: all of them are imported to read a manifest, and in every pytest run."""
 
+PLACES = {"graph": "graph", "folder": "folder", "source": "folder", "recipe": "recipe"}
+"""Where a fault is put -> what its `what` is called."""
+WITHOUT_OPTIONS = ("faults",)
+"""What no manifest names has nothing to set."""
+
 MODULES = [(shelf, kind) for shelf in VERBS for kind in kinds.names(shelf)]
 everything = pytest.mark.parametrize(("shelf", "kind"), MODULES)
+chosen = pytest.mark.parametrize(("shelf", "kind"), [pair for pair in MODULES if pair[0] not in WITHOUT_OPTIONS])
 
 
 def having(*shelves: str) -> pytest.MarkDecorator:
@@ -88,7 +95,7 @@ def test_the_module_says_what_it_is(shelf: str, kind: str) -> None:
     assert len(lines[0]) > 20
 
 
-@everything
+@chosen
 def test_options_are_a_frozen_dataclass_that_says_what_it_holds(shelf: str, kind: str) -> None:
     options = kinds.load(shelf, kind).Options
     assert is_dataclass(options)
@@ -98,14 +105,14 @@ def test_options_are_a_frozen_dataclass_that_says_what_it_holds(shelf: str, kind
     assert not options.__doc__.startswith("Options(")
 
 
-@everything
+@chosen
 def test_every_option_has_a_type_that_can_be_validated(shelf: str, kind: str) -> None:
     options = kinds.load(shelf, kind).Options
     get_type_hints(options)
     assert TypeAdapter(options).json_schema()["type"] == "object"
 
 
-@everything
+@chosen
 def test_defaults_construct_and_equal_each_other(shelf: str, kind: str) -> None:
     options = kinds.load(shelf, kind).Options
     needed = {
@@ -132,7 +139,8 @@ def test_the_verb_is_there_with_its_parameters(shelf: str, kind: str) -> None:
     module = kinds.load(shelf, kind)
     for verb, parameters in VERBS[shelf].items():
         function = getattr(module, verb)
-        assert tuple(inspect.signature(function).parameters) == parameters
+        named = tuple(inspect.signature(function).parameters)
+        assert tuple("what" if name in PLACES.values() and shelf == "faults" else name for name in named) == parameters
         assert function.__doc__, f"{verb} has no docstring"
         assert inspect.getmodule(function) is module
 
@@ -196,6 +204,15 @@ def test_an_architecture_names_the_prefixes_of_its_checkpoints(shelf: str, kind:
     module = kinds.load(shelf, kind)
     assert all(isinstance(name, str) for name in module.PREFIXES)
     assert "" in module.PREFIXES
+
+
+@having("faults")
+def test_a_fault_says_where_it_is_put(shelf: str, kind: str) -> None:
+    """Its parameter is named after the place, but for a source, which is a folder."""
+    module = kinds.load(shelf, kind)
+    assert module.WHERE in PLACES
+    assert next(iter(inspect.signature(module.spoil).parameters)) == PLACES[module.WHERE]
+    assert set(getattr(module, "NEEDS", ())) <= GIVEN
 
 
 @having("tasks")

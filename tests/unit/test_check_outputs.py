@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from modelkit import graphs, runtime
+from modelkit import graphs, runtime, tracing
 from modelkit.checks import outputs, parity
 from modelkit.errors import CheckError
 from modelkit.graphs import MODEL
-from modelkit.runtime import Fed
+from modelkit.tracing import Fed
 from modelkit.vocabulary import Subject, Verdict
 from subjects import copied, good, redrawn, texts
 from writers import LLAMA, T5, learned
@@ -72,7 +72,7 @@ def spoilt(subject: Subject, folder: Path, edit: Callable[[onnx.ModelProto], Non
 
 
 def feeds_of(subject: Subject) -> list[Fed]:
-    recorders = runtime.Recorders(runtime.Sessions(graphs.parts(subject.reference.folder)))
+    recorders = tracing.Recorders(runtime.Sessions(graphs.parts(subject.reference.folder)))
     outputs._record(subject, recorders)
     return recorders["model"].fed
 

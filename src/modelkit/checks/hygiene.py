@@ -13,9 +13,10 @@ from modelkit.digests import digest_folder
 from modelkit.errors import ArtifactError, StageError
 from modelkit.vocabulary import Subject, Verdict
 
-VERSION = 1
+VERSION = 2
 PROMISE = (
-    "the files are those that were built; no pickle, no escaping path, no unknown operator domain, no machine path"
+    "the files are those that were built; no pickle, no escaping path, no unknown operator domain, no machine path, "
+    "no NaN"
 )
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
 """ONNX's own operators and onnxruntime's contributed ones."""
@@ -46,6 +47,7 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
             continue
         operators.update(node.domain or "ai.onnx" for node in _nodes(model))
         problems += [*_escapes(model, folder), *_foreign(model), *_paths(model), *_refused_by_checker(path)]
+        problems += _no_numbers(model, folder)
     measured = {"files": len(subject.artifact.files), "operators": dict(operators)}
     if problems:
         return Verdict("hygiene", "failed", "; ".join(problems), measured)
@@ -111,6 +113,22 @@ def _escapes(model: Any, folder: Path) -> Iterator[str]:
             yield f"tensor {tensor.name} is stored at {location}, which is not a file of this folder"
         elif not _fits(place, path.stat().st_size):
             yield f"tensor {tensor.name} reaches beyond the end of {location}"
+
+
+def _no_numbers(model: Any, folder: Path) -> Iterator[str]:
+    """Quantizing swallows a NaN, so that no output shows it. Infinity may be meant: masks are made of it."""
+    import numpy as np  # noqa: PLC0415
+    import onnx  # noqa: PLC0415
+
+    for tensor in _tensors(model):
+        if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
+            continue
+        try:
+            stored = onnx.numpy_helper.to_array(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError):
+            continue  # what is not where it says is told already
+        if np.isnan(stored).any():
+            yield f"tensor {tensor.name} holds NaN"
 
 
 def _fits(place: Mapping[str, str], size: int) -> bool:

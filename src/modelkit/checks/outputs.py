@@ -12,7 +12,8 @@ from modelkit.limits import at_least, at_most, judge
 from modelkit.vocabulary import Subject, Verdict
 
 if TYPE_CHECKING:
-    from modelkit.runtime import Fed, Session
+    from modelkit.runtime import Session
+    from modelkit.tracing import Fed
 
 VERSION = 1
 PROMISE = "every float output that the signature declares is nearly the float32 model's, be it read by the task or not"
@@ -91,9 +92,9 @@ def check(subject: Subject, limits: Options) -> Verdict:
     Raises `CheckError` when there is nothing to compare with: a part that no text reaches, outputs that are empty or
     not finite in float32.
     """
-    from modelkit import graphs, runtime  # noqa: PLC0415
+    from modelkit import graphs, runtime, tracing  # noqa: PLC0415
 
-    recorders = runtime.Recorders(runtime.Sessions(graphs.parts(subject.reference.folder)))
+    recorders = tracing.Recorders(runtime.Sessions(graphs.parts(subject.reference.folder)))
     _record(subject, recorders)
     parts, found = graphs.parts(subject.artifact.folder), []
     for part, signature in subject.manifest.signatures.items():

@@ -7,7 +7,7 @@ Works on protobufs whose large tensors stay on disk; a tensor is read when the p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,10 @@ class Piece:
     """The values (of both graphs, or inputs) that the artifact's nodes start from."""
     nodes: tuple[onnx.NodeProto, ...]
     """The artifact's, in order."""
+    original: tuple[onnx.NodeProto, ...]
+    """The reference's, in order."""
+    original_reads: tuple[str, ...]
+    """What those start from."""
     weights: tuple[str, ...]
     """The reference's stored tensors that it reads, by name."""
     kind: str
@@ -140,13 +144,15 @@ def pieces(reference: Graph, artifact: Graph) -> list[Piece]:
     found = []
     for value in both:
         nodes, reads = artifact.before(value, both)
-        theirs, _ = reference.before(value, both)
+        theirs, their_reads = reference.before(value, both)
         weights, stored = reference.stored(theirs), artifact.stored(nodes)
         if _alike(nodes, theirs) and all(artifact.content(name) == reference.content(name) for name in stored):
             continue
         sizes = sum(map(reference.size, weights)), sum(map(artifact.size, stored))
         kind = reference.proto.graph.node[reference.makers[value]].op_type
-        found.append(Piece(value, tuple(reads), tuple(nodes), tuple(weights), kind, *sizes))
+        found.append(Piece(
+            value, tuple(reads), tuple(nodes), tuple(theirs), tuple(their_reads), tuple(weights), kind, *sizes
+        ))  # fmt: skip
     return found
 
 
@@ -170,14 +176,44 @@ def alone(artifact: Graph, piece: Piece, types: Mapping[str, int]) -> onnx.Model
     """A model of the piece alone: from what it reads to its value. `types`: value -> ONNX element type.
 
     Tensors that stand in the artifact's data file stay there."""
+    return _part(artifact, piece.value, piece.nodes, piece.reads, types)
+
+
+def original(reference: Graph, piece: Piece, types: Mapping[str, int]) -> onnx.ModelProto:
+    """The same of the reference's own nodes for the piece's value."""
+    return _part(reference, piece.value, piece.original, piece.original_reads, types)
+
+
+def _part(
+    graph: Graph, value: str, nodes: Sequence[onnx.NodeProto], reads: Sequence[str], types: Mapping[str, int]
+) -> onnx.ModelProto:
     model = onnx.ModelProto()
-    model.CopyFrom(_head(artifact.proto))
+    model.CopyFrom(_head(graph.proto))
     model.graph.name = "piece"
-    model.graph.node.extend(piece.nodes)
-    model.graph.initializer.extend(artifact.tensors[name] for name in artifact.stored(piece.nodes))
-    model.graph.input.extend(_untyped(name, types[name]) for name in piece.reads)
-    model.graph.output.append(onnx.ValueInfoProto(name=piece.value))
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(graph.tensors[name] for name in graph.stored(nodes))
+    model.graph.input.extend(_untyped(name, types[name]) for name in reads)
+    model.graph.output.append(onnx.ValueInfoProto(name=value))
     return model
+
+
+def telling(reference: Graph, values: Iterable[str]) -> onnx.ModelProto:
+    """The reference with `values`, and nothing else, for its outputs. The large tensors stay where they are."""
+    model = onnx.ModelProto()
+    model.CopyFrom(reference.proto)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sorted({*values}))
+    return model
+
+
+def rows_of(reference: Graph, piece: Piece) -> int:
+    """How many rows the table has that the piece looks the ids of an input up in; 0 for a piece that is no lookup."""
+    if any(name not in reference.inputs for name in (*piece.reads, *piece.original_reads)):
+        return 0
+    for node in piece.original:
+        if node.op_type == "Gather" and node.input[0] in reference.tensors and node.input[1] in reference.inputs:
+            return int(reference.tensors[node.input[0]].dims[0])
+    return 0
 
 
 def switchable(reference: Graph, found: Iterable[Piece]) -> onnx.ModelProto:

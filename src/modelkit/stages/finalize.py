@@ -31,5 +31,10 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:  # noqa: ARG0
     for path in sorted(inputs["converted"].iterdir()):
         if path.is_file() and path.name not in (MODEL, DATA):
             shutil.copyfile(path, into / path.name)
-    sums = "".join(f"{entry.sha256}  {name}\n" for name, entry in digest_folder(into).items())
-    (into / SUMS).write_bytes(sums.encode())
+    write_sums(into)
+
+
+def write_sums(folder: Path) -> None:
+    """Write down the digests of all files of `folder` but the sums themselves."""
+    sums = [f"{entry.sha256}  {name}\n" for name, entry in digest_folder(folder).items() if name != SUMS]
+    (folder / SUMS).write_bytes("".join(sums).encode())

@@ -1,0 +1,264 @@
+"""Do the checks bite? Each fault of the shelf is put into a copy of a conforming artifact, and some check must fail.
+
+Mutation testing (DeMillo, Lipton and Sayward 1978, doi:10.1109/C-M.1978.218136) on models in the place of programs: a
+fault that every check lets through has survived, and tells what the standard does not see.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from modelkit import graphs, kinds, model, runtime
+from modelkit.conformance import Examination, plan
+from modelkit.digests import digest_folder, digest_of
+from modelkit.errors import CheckError, ModelkitError
+from modelkit.pipeline import STAGES, Build
+from modelkit.stages import convert, download, finalize
+from modelkit.store import Store
+from modelkit.vocabulary import Artifact, Choice, Progress, Verdict
+
+ENOUGH = 0.95
+"""Share of the faults that checks must notice for the proof to hold."""
+BUILD = "build"
+"""Who noticed a fault that the stages themselves refuse."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One fault in one artifact."""
+
+    fault: str
+    """Its kind."""
+    told: str
+    """What exactly was damaged."""
+    noticed: Mapping[str, str]
+    """Check -> what it said; empty for a survivor."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What became of the faults that have a place in one artifact."""
+
+    tried: tuple[Tried, ...]
+    checks: tuple[str, ...]
+    """Those that pass on the undamaged artifact, in the order they were asked."""
+
+    @property
+    def survivors(self) -> tuple[Tried, ...]:
+        """The faults that nothing noticed."""
+        return tuple(one for one in self.tried if not one.noticed)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The checks that noticed nothing; says something only when every check was asked about every fault."""
+        return tuple(check for check in self.checks if not any(check in one.noticed for one in self.tried))
+
+    @property
+    def share(self) -> float:
+        """Of the faults, those noticed."""
+        return 1 - len(self.survivors) / len(self.tried)
+
+    def verdict(self) -> Verdict:
+        """The proof as a promise of the checks: enough of the faults are noticed."""
+        killed = len(self.tried) - len(self.survivors)
+        return Verdict(
+            "prove",
+            "passed" if self.share >= ENOUGH else "failed",
+            f"{killed} of {len(self.tried)} faults noticed"
+            + (f"; not: {', '.join(one.fault for one in self.survivors)}" if self.survivors else ""),
+            {"faults": len(self.tried), "noticed": killed, "share": self.share},
+            {"share": ENOUGH},
+            self.share / ENOUGH - 1,
+            tuple({"fault": one.fault, "told": one.told} for one in self.survivors),
+        )
+
+
+def prove(
+    examination: Examination,
+    workspace: Path,
+    progress: Progress,
+    *,
+    seed: int = 0,
+    every: bool = False,
+    only: tuple[str, ...] = (),
+) -> Proof:
+    """Try every fault that has a place in the artifact, or those named in `only`; the same `seed` damages the same.
+
+    A fault's checks end with the first that fails, unless `every`. `workspace` is an empty folder. Raises `CheckError`
+    when the undamaged artifact does not conform, or no fault has a place in it.
+    """
+    clean = replace(examination, build=replace(examination.build, store=Store(workspace / "verdicts")))
+    clean.build.made.update({stage.NAME: clean.build.artifact(stage.NAME) for stage in STAGES})
+    checks, tried = _passed(clean, progress), []
+    faults = only or kinds.names("faults")
+    for number, fault in enumerate(faults):
+        progress("faults", number, len(faults))
+        place = workspace / "spoiled"
+        place.mkdir()
+        one = _tried(clean, fault, checks, place, Random(f"{seed}/{fault}"), every)
+        tried += [one] if one else []
+        shutil.rmtree(place)
+        runtime.give_back_memory()
+    if not tried:
+        raise CheckError(f"{clean.build.job.name}: no fault has a place in it", hint="name others")
+    return Proof(tuple(tried), checks)
+
+
+def _passed(clean: Examination, progress: Progress) -> tuple[str, ...]:
+    """The checks that pass undamaged, the quickest first."""
+    seconds, planned = {}, plan(clean.build.job.manifest, clean.profile)
+    for number, check in enumerate(planned):
+        progress("the undamaged artifact", number, len(planned))
+        start = time.perf_counter()
+        verdict = clean.run(check)
+        if verdict.outcome == "failed":
+            raise CheckError(
+                f"{clean.build.job.name} does not conform undamaged: {verdict.sentence}",
+                hint="what fails already cannot notice a fault; let it pass first",
+            )
+        if verdict.outcome == "passed":
+            seconds[check] = time.perf_counter() - start
+    return tuple(sorted(seconds, key=lambda check: seconds[check]))
+
+
+def _tried(
+    clean: Examination, fault: str, checks: tuple[str, ...], place: Path, draw: Random, every: bool
+) -> Tried | None:
+    """What the checks say of the artifact with `fault`; None where it has no place."""
+    try:
+        spoiled = SPOIL[kinds.load("faults", fault).WHERE](clean.build, fault, place, draw)
+    except _RefusedError as refused:
+        return Tried(fault, refused.told, {BUILD: str(refused)})
+    if spoiled is None:
+        return None
+    build, told = spoiled
+    examination = replace(clean, build=build, artifact=build.made[finalize.NAME], _loaded={}, _outputs={})
+    noticed = {}
+    for check in checks:
+        if said := _said(examination, check):
+            noticed[check] = said
+            if not every:
+                break
+    return Tried(fault, told, noticed)
+
+
+def _said(examination: Examination, check: str) -> str | None:
+    """Why `check` does not let the artifact pass, if it does not: a check that cannot run closes the gate as well."""
+    try:
+        verdict = examination.run(check)
+    except ModelkitError as error:
+        return str(error)
+    return None if verdict.outcome in ("passed", "skipped") else verdict.sentence
+
+
+class _RefusedError(Exception):
+    """A stage refused to build from what was spoiled."""
+
+    def __init__(self, told: str, why: str) -> None:
+        super().__init__(why)
+        self.told = told
+
+
+_Spoiled = tuple[Build, str] | None
+
+
+def _in_graph(build: Build, fault: str, place: Path, draw: Random) -> _Spoiled:
+    """Damage the graph of one part of the finished folder: the first, in an order that is drawn, that has a place."""
+    from modelkit.graphs.surgery import Surgery  # noqa: PLC0415
+
+    def spoil(folder: Path) -> str | None:
+        parts = [*graphs.parts(folder).items()]
+        for part, path in draw.sample(parts, len(parts)):
+            graph = Surgery(path)
+            if told := kinds.load("faults", fault).spoil(graph, draw):
+                graph.save()
+                return f"{part}: {told}" if len(parts) > 1 else str(told)
+        return None
+
+    return _in_files(build, spoil, place)
+
+
+def _in_folder(build: Build, fault: str, place: Path, draw: Random) -> _Spoiled:
+    """Damage a file of the finished folder."""
+    return _in_files(build, lambda folder: kinds.load("faults", fault).spoil(folder, draw), place)
+
+
+def _in_files(build: Build, spoil: Callable[[Path], str | None], place: Path) -> _Spoiled:
+    finished = build.made[finalize.NAME]
+    folder = _copied(finished, place / "finished")
+    sums = (folder / finalize.SUMS).read_bytes()
+    told = spoil(folder)
+    if told is None:
+        return None
+    if (folder / finalize.SUMS).read_bytes() == sums:
+        # As a build that made the mistake would have written them.
+        finalize.write_sums(folder)
+    return replace(build, made={**build.made, finalize.NAME: _as_it_is(finished, folder)}), told
+
+
+def _in_source(build: Build, fault: str, place: Path, draw: Random) -> _Spoiled:
+    """Convert from a damaged copy of the source: the float32 model is as wrong as the artifact."""
+    source = _copied(build.made[download.NAME], place / "source")
+    told = kinds.load("faults", fault).spoil(source, draw)
+    return (_rebuilt(build, build, source, place, told), told) if told else None
+
+
+def _in_recipe(build: Build, fault: str, place: Path, draw: Random) -> _Spoiled:
+    """Convert with other options of the task than the manifest has: float32 and artifact are wrong alike."""
+    task = build.job.manifest.task
+    options = json.loads(json.dumps(asdict(task.options)))
+    told = kinds.load("faults", fault).spoil(options, draw)
+    if not told:
+        return None
+    changed = replace(build.job.manifest, task=Choice(task.kind, model.options(task.kind, options)))
+    other = replace(build, job=replace(build.job, manifest=changed))
+    return _rebuilt(build, other, build.made[download.NAME].folder, place, told), told
+
+
+def _rebuilt(build: Build, recipe: Build, source: Path, place: Path, told: str) -> Build:
+    """What the stages of `recipe` make of the files in `source`, passed off as what they make for `build`."""
+    folders, made = {download.NAME: source}, {download.NAME: build.made[download.NAME]}
+    for stage in STAGES[1:]:
+        into = place / stage.NAME
+        into.mkdir()
+        try:
+            stage.run(recipe.job, {needed: folders[needed] for needed in stage.INPUTS}, into)
+        except ModelkitError as error:
+            raise _RefusedError(told, str(error)) from error
+        if stage is convert:
+            # The mistake is in the graph: what stands beside it is as it should be, and gives nothing away.
+            for path in build.made[convert.NAME].folder.iterdir():
+                if path.is_file() and ".onnx" not in path.name:
+                    shutil.copyfile(path, into / path.name)
+        folders[stage.NAME], made[stage.NAME] = into, _as_it_is(build.made[stage.NAME], into)
+    return replace(build, made=made)
+
+
+def _copied(artifact: Artifact, into: Path) -> Path:
+    shutil.copytree(artifact.folder, into)
+    # The store's files are read-only.
+    into.chmod(0o755)
+    for path in into.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return into
+
+
+def _as_it_is(artifact: Artifact, folder: Path) -> Artifact:
+    files = digest_folder(folder)
+    return replace(artifact, folder=folder, digest=digest_of(files), files=files)
+
+
+SPOIL: Mapping[str, Callable[[Build, str, Path, Random], Any]] = {
+    "graph": _in_graph,
+    "folder": _in_folder,
+    "recipe": _in_recipe,
+    "source": _in_source,
+}
+"""What a fault says of itself in `WHERE` -> how it gets there."""

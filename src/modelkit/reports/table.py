@@ -1,4 +1,4 @@
-"""The terminal table: model x variant, whether it conforms, its size, its worst margin, which checks."""
+"""The terminal table: model x variant, whether it conforms, its size, its worst margin, its checks."""
 
 from __future__ import annotations
 
@@ -59,10 +59,13 @@ def _margin(group: Sequence[Record]) -> str:
 
 
 def _checks(group: Sequence[Record]) -> str:
+    """How many passed, and by name only what did not: twenty names that passed would hide the one that failed."""
     names: dict[str, list[str]] = {}
     for record in group:
         names.setdefault(record["verdict"]["outcome"], []).append(record["verdict"]["check"])
-    return "; ".join(f"{outcome}: {', '.join(checks)}" for outcome, checks in names.items())
+    passed = len(names.pop("passed", ()))
+    others = [f"{outcome}: {', '.join(checks)}" for outcome, checks in names.items()]
+    return "; ".join([*others, f"{passed} passed"])
 
 
 def _notes(groups: Iterable[Sequence[Record]]) -> list[str]:

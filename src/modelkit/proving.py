@@ -132,8 +132,11 @@ def _tried(
     clean: Examination, fault: str, checks: tuple[str, ...], place: Path, draw: Random, every: bool
 ) -> Tried | None:
     """What the checks say of the artifact with `fault`; None where it has no place."""
+    module = kinds.load("faults", fault)
+    if not set(getattr(module, "RUNTIMES", ())) <= set(clean.build.job.manifest.runtimes):
+        return None
     try:
-        spoiled = SPOIL[kinds.load("faults", fault).WHERE](clean.build, fault, place, draw)
+        spoiled = SPOIL[module.WHERE](clean.build, fault, place, draw)
     except _RefusedError as refused:
         return Tried(fault, refused.told, {BUILD: str(refused)})
     if spoiled is None:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from modelkit import conformance, kinds
 from modelkit.errors import ManifestError
+from modelkit.manifest_keys import RUNTIMES
 
 VERBS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sources": {"fetch": ("options", "wanted", "into", "context")},
@@ -212,7 +213,7 @@ def test_a_fault_says_where_it_is_put(shelf: str, kind: str) -> None:
     module = kinds.load(shelf, kind)
     assert module.WHERE in PLACES
     assert next(iter(inspect.signature(module.spoil).parameters)) == PLACES[module.WHERE]
-    assert set(getattr(module, "NEEDS", ())) <= GIVEN
+    assert set(getattr(module, "RUNTIMES", ())) <= set(RUNTIMES)
 
 
 @having("tasks")

@@ -10,12 +10,13 @@ from hashlib import sha256
 from itertools import count
 
 import numpy as np
+import onnx
 import pytest
 
 from modelkit.checks import determinism
 from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject, Verdict
-from subjects import copied, embedding, good, texts
+from subjects import copied, embedding, good, redrawn, texts
 
 ZEROS = np.zeros((2, 3), np.float32)
 
@@ -130,3 +131,20 @@ def test_the_second_process_has_all_its_texts_before_this_one_begins(subject, se
         return ZEROS
 
     assert verdict_of(replace(subject, open=embedding(embed))).outcome == "failed"
+
+
+def test_an_output_that_the_task_does_not_read_and_that_is_not_the_same_twice_fails(subject, tmp_path):
+    def noisy(model: onnx.ModelProto) -> None:
+        output = model.graph.output[0].name
+        [maker] = [node for node in model.graph.node if output in node.output]
+        maker.output[:] = ["quiet" if name == output else name for name in maker.output]
+        for node in model.graph.node:
+            node.input[:] = ["quiet" if name == output else name for name in node.input]
+        noise = onnx.helper.make_node("RandomNormalLike", ["quiet"], ["noise"], scale=1e-4)
+        where = list(model.graph.node).index(maker) + 1
+        model.graph.node.insert(where, noise)
+        model.graph.node.insert(where + 1, onnx.helper.make_node("Add", ["quiet", "noise"], [output]))
+
+    verdict = verdict_of(redrawn(copied(subject, tmp_path / "noisy"), noisy))
+    assert verdict.outcome == "failed"
+    assert verdict.sentence == "other bits in last_hidden_state when the graph runs again"

@@ -89,9 +89,10 @@ def test_a_finished_folder_has_both_parts_and_what_a_consumer_needs(folder: Path
 def test_every_check_passes_on_the_stand_in(builds: dict[str, tuple[Any, Any]], variant: str) -> None:
     build, artifact = builds[variant]
     verdicts = conformance.examine(conformance.Examination(build, artifact))
-    assert {verdict.check: verdict.sentence for verdict in verdicts if verdict.outcome != "passed"} == {
-        "golden": "there is no tiny-clip.json; record one with `modelkit golden`"
-    }
+    not_judged = {"golden": "there is no tiny-clip.json; record one with `modelkit golden`"}
+    if variant == "fp32":
+        not_judged["coverage"] = "the scheme fp32 promises no fewer bits than float32 has"
+    assert {verdict.check: verdict.sentence for verdict in verdicts if verdict.outcome != "passed"} == not_judged
     assert {"parity", "invariance", "signature"} <= {verdict.check for verdict in verdicts}
 
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from random import Random
 
 WHERE = "folder"
-NEEDS = ("text",)
 
 
 def spoil(folder: Path, draw: Random) -> str | None:

@@ -13,9 +13,7 @@ from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject, Verdict
 
 VERSION = 2
-PROMISE = (
-    "the same inputs give bit-identical outputs twice in one session and in a second process, read by the task or not"
-)
+PROMISE = "the same inputs give the same bits, output by output, twice in one session and in a second process"
 EVERY = 8
 """One text of so many: enough lengths and scripts, at a fraction of the corpus' time."""
 UNREAD = 4

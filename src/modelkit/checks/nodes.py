@@ -29,9 +29,11 @@ WORST = 5
 
 @dataclass(frozen=True)
 class Options:
-    """Largest error of a column of an activation, and of a row of a table, both relative to the whole."""
+    """Largest error of a column of an activation, of one that no smaller weight went into, and of a row of a table,
+    all relative to the whole."""
 
     column_max: float = at_most(0.6)
+    plain_max: float = at_most(0.01)
     row_max: float = at_most(0.5)
 
 
@@ -45,6 +47,8 @@ class Far:
     error: float
     """Root mean square of the differences there, divided by that of all the value's numbers."""
     is_row: bool
+    is_plain: bool
+    """Whether the artifact stores nothing for it in fewer bytes than the float32 model."""
 
 
 def check(subject: Subject, limits: Options) -> Verdict:
@@ -74,6 +78,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
         return Verdict("nodes", "failed", f"{wrong[0].value} is not finite, or has another shape ({len(wrong)} such)")
     measured = {
         "column_max": max((one.error for one in found if not one.is_row), default=0.0),
+        "plain_max": max((one.error for one in found if one.is_plain), default=0.0),
         "row_max": max((one.error for one in found if one.is_row), default=0.0),
         "nodes": len(found),
     }
@@ -138,10 +143,11 @@ def _rows(session: Any, count: int) -> Any:
 def _far(part: str, piece: Piece, made: list[Any], exact: list[Any], is_table: bool) -> Far:
     import numpy as np  # noqa: PLC0415
 
+    is_plain = piece.stored_bytes >= piece.float_bytes
     if any(
         np.shape(one) != np.shape(other) or not np.isfinite(one).all() for one, other in zip(made, exact, strict=True)
     ):
-        return Far(part, piece.value, 0, float("inf"), is_table)
+        return Far(part, piece.value, 0, float("inf"), is_table, is_plain)
     # Where the last axis is a length, as of attention's scores, there are no columns: all is one.
     width = np.shape(exact[0])[-1] if len({np.shape(one)[-1] for one in exact}) == 1 else 1
     ours, theirs = (np.concatenate([np.reshape(one, (-1, width)) for one in row]) for row in (made, exact))
@@ -150,4 +156,4 @@ def _far(part: str, piece: Piece, made: list[Any], exact: list[Any], is_table: b
     place = int(errors.argmax())
     whole = float((theirs.astype(np.float64) ** 2).mean())
     error = float(np.sqrt(errors[place] / whole)) if whole else float(errors[place] > 0)
-    return Far(part, piece.value, place, error, is_table)
+    return Far(part, piece.value, place, error, is_table, is_plain)

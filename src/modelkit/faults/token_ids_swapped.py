@@ -23,7 +23,10 @@ def spoil(folder: Path, draw: Random) -> str | None:
         return None
     listed = isinstance(vocabulary, list)  # of Unigram: pairs of token and score, whose place is the id
     tokens = [entry[0] for entry in vocabulary] if listed else [*vocabulary]
-    one, other = draw.sample([token for token in tokens if token.isalpha() and len(token) > 1], 2)
+    words = [token for token in tokens if token.strip("▁Ġ").isalpha() and len(token) > 1]  # marks of a space before
+    if len(words) < 2:
+        return None
+    one, other = draw.sample(words, 2)
     if listed:
         first, second = tokens.index(one), tokens.index(other)
         vocabulary[first][0], vocabulary[second][0] = other, one

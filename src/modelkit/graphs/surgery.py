@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from modelkit.errors import StageError
 from modelkit.graphs.files import all_graphs, all_initializers, external_location, read_graph
 
 if TYPE_CHECKING:
@@ -67,8 +68,17 @@ class Surgery:
         return [tensor for tensor in self.tensors() if tensor.data_type in FLOATS and tensor.name.endswith(ending)]
 
     def array(self, tensor: TensorProto) -> npt.NDArray[Any]:
-        """A copy of what is stored, also where it is stored in the data file."""
-        return np.array(numpy_helper.to_array(tensor, str(self.path.parent)))
+        """A copy of what is stored, also where it is stored in the data file.
+
+        Raises `StageError` when it is not there.
+        """
+        try:
+            return np.array(numpy_helper.to_array(tensor, str(self.path.parent)))
+        except (onnx.checker.ValidationError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise StageError(
+                f"{tensor.name} cannot be read: {reason}", where=self.path, hint="build it again"
+            ) from error
 
     def put(self, tensor: TensorProto, array: npt.NDArray[Any]) -> None:
         """Store `array`, of the same dtype and shape, in the place of what is there."""

@@ -1,7 +1,7 @@
-"""Do the checks bite, and only what is wrong? Seeded faults in artifacts of each task, and clean artifacts of all models.
+"""Do the checks bite, and only what is wrong? Seeded faults in artifacts of each task, and clean artifacts of all.
 
-The weights of MiniLM and of the models in tests/learned are real or learned; those of the other manifests are seeded, in
-small, and served by a hub on loopback.
+The weights of MiniLM and of the models in tests/learned are real or learned; those of the other manifests are seeded,
+in small, and served by a hub on loopback.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _told(what: str, project: Path, *names: str, **environment: str) -> Any:
 def _print(proved: dict[str, Any], clean: dict[str, dict[str, str]]) -> None:
     survivors = [(name, *one) for name, found in proved.items() for one in found["survivors"]]
     alarms = [(name, check, said) for name, found in clean.items() for check, said in found.items()]
-    print(f"""## Proof
+    print("""## Proof
 
 `modelkit prove`: every fault that has a place in a conforming artifact is put into a copy of it, and a check of the
 profile `quick` has to notice. Which check asked first noticed how many; the checks are asked from the quickest to the

@@ -14,6 +14,7 @@ from modelkit import (
     distances,
     feeds,
     generation,
+    graphs,
     images,
     json_objects,
     kinds,
@@ -24,6 +25,7 @@ from modelkit import (
     searching,
     texts,
     tokenizer,
+    tracing,
 )
 from modelkit import limits as judgement
 from modelkit.digests import key_of
@@ -36,8 +38,8 @@ from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Ver
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow")
 """What a verdict's figures may depend on, beside the artifact."""
-
-
+SHARED = (judgement, searching, corpora, distances, texts, feeds, tracing, graphs)
+"""What checks share: an edit of it may change a verdict."""
 PROFILES = ("quick", "full", "release")
 """How much is looked at: each profile runs the checks of those before it, too, and tries more examples."""
 
@@ -112,7 +114,7 @@ class Examination:
                 **tries,
                 "check": check,
                 "version": module.VERSION,
-                "code": [code(module), code(judgement, searching, corpora, distances, texts, feeds)],
+                "code": [code(module), code(*SHARED)],
                 "limits": json.loads(json.dumps(asdict(self._limits(check)))),
                 # A check sees the whole manifest; these are the parts that no artifact digest covers.
                 "license": job.manifest.license,

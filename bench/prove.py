@@ -25,6 +25,11 @@ PROVED = ("minilm-l6/int8", "minilm-l6/int4", "t5-summaries/int8", "t5-summaries
 ENOUGH, FAULTS, BUILDS = 0.95, 24, 50
 MORE = "variants:\n  {0}: {{ channel: dev, scheme: {0} }}\n"
 """What makes a manifest describe one variant more."""
+EXPLAINED = {
+    ("clip-vit-base-patch32", "attention-mask-dropped"):
+        "no fault: its text encoder is causal and read at the end token, so that padding behind it reaches nothing",
+}  # fmt: skip
+"""Model and fault -> why nothing can notice."""
 ROOM = WORK / "prove"
 
 
@@ -44,7 +49,8 @@ def main() -> None:
             recording = Path(sys.executable).with_name("modelkit"), "golden"
             run([*recording, project / "manifests" / "clip-vit-base-patch32.yaml"], **around)
             proved = {name: _told("proved", project, name, **around) for name in PROVED}
-            clean = _told("clean", project, **around)
+            names = sorted(path.stem for path in (project / "manifests").glob("*.yaml"))
+            clean = {key: said for name in names for key, said in _told("clean", project, name, **around).items()}
     _print(proved, clean)
 
 
@@ -74,7 +80,8 @@ def _told(what: str, project: Path, *names: str, **environment: str) -> Any:
 
 
 def _print(proved: dict[str, Any], clean: dict[str, dict[str, str]]) -> None:
-    survivors = [(name, *one) for name, found in proved.items() for one in found["survivors"]]
+    survivors = [(name, fault, told, EXPLAINED.get((name.split("/")[0], fault), ""))
+                 for name, found in proved.items() for fault, told in found["survivors"]]  # fmt: skip
     alarms = [(name, check, said) for name, found in clean.items() for check, said in found.items()]
     print("""## Proof
 
@@ -88,7 +95,8 @@ slowest. CLIP has seeded weights in small, with recorded outputs of the original
           f"{found['seconds']:.0f}", ", ".join(f"{check} {count}" for check, count in found["by"]))
          for name, found in proved.items()],
     ))  # fmt: skip
-    print(table(("artifact", "survivor", "what was damaged"), survivors) if survivors else "No fault survived.\n")
+    heads = ("artifact", "survivor", "what was damaged", "why")
+    print(table(heads, survivors) if survivors else "No fault survived.\n")
     print(f"""{len(clean)} clean artifacts, built from all manifests of this repository and of tests/learned (of those
 whose weights no machine reaches without the hub, stand-ins in small), each in float32 and float16 as well: a check that
 fails or cannot run is a false alarm.
@@ -123,24 +131,24 @@ def proved(project: Path, name: str) -> None:
     }))  # fmt: skip
 
 
-def clean(project: Path) -> None:
-    """Build every variant of every manifest, and print what does not pass, as JSON. A process of its own."""
+def clean(project: Path, name: str) -> None:
+    """Build every variant of one manifest, and print what does not pass, as JSON. A process of its own."""
     from modelkit import conformance, manifest  # noqa: PLC0415
     from modelkit.errors import ModelkitError  # noqa: PLC0415
 
     found: dict[str, dict[str, str]] = {}
-    for path in sorted((project / "manifests").glob("*.yaml")):
-        for variant in manifest.load(path).variants:
-            examination = conformance.Examination(*_built(path, variant))
-            said = found.setdefault(f"{path.stem}/{variant}", {})
-            for check in conformance.plan(examination.build.job.manifest):
-                try:
-                    verdict = examination.run(check)
-                except ModelkitError as error:
-                    said[check] = f"could not run: {error}"
-                    continue
-                if verdict.outcome not in ("passed", "skipped"):
-                    said[check] = verdict.sentence
+    path = project / "manifests" / f"{name}.yaml"
+    for variant in manifest.load(path).variants:
+        examination = conformance.Examination(*_built(path, variant))
+        said = found.setdefault(f"{name}/{variant}", {})
+        for check in conformance.plan(examination.build.job.manifest):
+            try:
+                verdict = examination.run(check)
+            except ModelkitError as error:
+                said[check] = f"could not run: {error}"
+                continue
+            if verdict.outcome not in ("passed", "skipped"):
+                said[check] = verdict.sentence
     print(json.dumps(found))
 
 

@@ -24,17 +24,21 @@ PROMISE = "every node of the artifact makes of exact inputs, column by column, n
 TEXTS = 4
 AT_ONCE = 4096
 """Rows of a table that are read at a time."""
+FEWER, WHOLE = 6, 32
+"""Bits of a weight: more than the first has an 8-bit matrix with its scales, and a 4-bit one has fewer; float32's."""
 WORST = 5
 
 
 @dataclass(frozen=True)
 class Options:
-    """Largest error of a column of an activation, of one that no smaller weight went into, and of a row of a table,
-    all relative to the whole."""
+    """Largest error of a column of an activation, and of a row of a table, relative to the whole: anywhere, where at
+    least 6 bits are stored for a weight, and where no fewer bytes are stored than in float32."""
 
     column_max: float = at_most(0.6)
-    plain_max: float = at_most(0.01)
+    column_max_8bit: float = at_most(0.2)
+    column_max_32bit: float = at_most(0.01)
     row_max: float = at_most(0.5)
+    row_max_8bit: float = at_most(0.1)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Far:
     error: float
     """Root mean square of the differences there, divided by that of all the value's numbers."""
     is_row: bool
-    is_plain: bool
-    """Whether the artifact stores nothing for it in fewer bytes than the float32 model."""
+    bits: float
+    """Stored for a weight, with its scales."""
 
 
 def check(subject: Subject, limits: Options) -> Verdict:
@@ -78,8 +82,10 @@ def check(subject: Subject, limits: Options) -> Verdict:
         return Verdict("nodes", "failed", f"{wrong[0].value} is not finite, or has another shape ({len(wrong)} such)")
     measured = {
         "column_max": max((one.error for one in found if not one.is_row), default=0.0),
-        "plain_max": max((one.error for one in found if one.is_plain), default=0.0),
+        "column_max_8bit": max((one.error for one in found if not one.is_row and one.bits > FEWER), default=0.0),
+        "column_max_32bit": max((one.error for one in found if not one.is_row and one.bits >= WHOLE), default=0.0),
         "row_max": max((one.error for one in found if one.is_row), default=0.0),
+        "row_max_8bit": max((one.error for one in found if one.is_row and one.bits > FEWER), default=0.0),
         "nodes": len(found),
     }
     worst = tuple({"node": one.value, "part": one.part, "row" if one.is_row else "column": one.place,
@@ -143,11 +149,11 @@ def _rows(session: Any, count: int) -> Any:
 def _far(part: str, piece: Piece, made: list[Any], exact: list[Any], is_table: bool) -> Far:
     import numpy as np  # noqa: PLC0415
 
-    is_plain = piece.stored_bytes >= piece.float_bytes
+    bits = WHOLE * piece.stored_bytes / piece.float_bytes if piece.float_bytes else WHOLE
     if any(
         np.shape(one) != np.shape(other) or not np.isfinite(one).all() for one, other in zip(made, exact, strict=True)
     ):
-        return Far(part, piece.value, 0, float("inf"), is_table, is_plain)
+        return Far(part, piece.value, 0, float("inf"), is_table, bits)
     # Where the last axis is a length, as of attention's scores, there are no columns: all is one.
     width = np.shape(exact[0])[-1] if len({np.shape(one)[-1] for one in exact}) == 1 else 1
     ours, theirs = (np.concatenate([np.reshape(one, (-1, width)) for one in row]) for row in (made, exact))
@@ -156,4 +162,4 @@ def _far(part: str, piece: Piece, made: list[Any], exact: list[Any], is_table: b
     place = int(errors.argmax())
     whole = float((theirs.astype(np.float64) ** 2).mean())
     error = float(np.sqrt(errors[place] / whole)) if whole else float(errors[place] > 0)
-    return Far(part, piece.value, place, error, is_table, is_plain)
+    return Far(part, piece.value, place, error, is_table, bits)

@@ -1,0 +1,112 @@
+"""What was quantized around a zero point is computed with around the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelkit.errors import StageError
+from modelkit.vocabulary import Subject, Verdict
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+VERSION = 1
+PROMISE = "every integer product and dequantization subtracts the zero point its operand was quantized with"
+OPERANDS = {
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), ((0, 2), (1, 3))),
+    "DequantizeLinear": ((0, 2),),
+    **dict.fromkeys(("QLinearMatMul", "QLinearConv"), ((0, 2), (3, 5))),
+}
+"""Operator -> places of its integer operands and of their zero points, https://onnx.ai/onnx/operators/."""
+WORST = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """No limits: two zero points are the same or they are not."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An operand that a node of the same graph quantized."""
+
+    part: str
+    reader: str
+    subtracted: int | None
+    quantized_with: int | None
+    """Each the zero point, where it is stored and there is but one."""
+    same: bool
+
+
+def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
+    """Follow each integer operand back to what quantized it. Skipped when no graph quantizes its own values."""
+    from modelkit.graphs import parts, stored  # noqa: PLC0415
+
+    found: list[_Pair] = []
+    for part, path in parts(subject.artifact.folder).items():
+        try:
+            found += _pairs(part, stored.opened(path))
+        except (StageError, OSError) as error:
+            return Verdict("zero-points", "failed", f"it cannot be read: {getattr(error, 'message', error)}")
+    if not found:
+        return Verdict("zero-points", "skipped", "no graph computes with integers that it quantizes itself")
+    wrong = [pair for pair in found if not pair.same]
+    measured = {"operands": len(found), "wrong": len(wrong)}
+    if not wrong:
+        return Verdict("zero-points", "passed", f"{len(found)} operands, each around its own zero point", measured)
+    first = wrong[0]
+    sentence = f"{first.reader} subtracts {first.subtracted} from what was quantized around {first.quantized_with}"
+    more = f" ({len(wrong)} such operands)" if len(wrong) > 1 else ""
+    worst = tuple({"node": pair.reader, "part": pair.part, "subtracted": pair.subtracted,
+                   "quantized_with": pair.quantized_with} for pair in wrong[:WORST])  # fmt: skip
+    return Verdict("zero-points", "failed", sentence + more, measured, worst=worst)
+
+
+def _pairs(part: str, model: ir.Model) -> Iterator[_Pair]:
+    from modelkit.graphs import stored  # noqa: PLC0415
+
+    list(stored.tensors(model))  # so that what Constant nodes hold is known as well
+    for node in stored.nodes(model):
+        for operand, zero in OPERANDS.get(node.op_type, ()):
+            if operand >= len(node.inputs) or (quantizer := _quantizer(node.inputs[operand])) is None:
+                continue
+            ours, theirs = _input(node, zero), _zero_of(quantizer)
+            one, other = _number(ours), _number(theirs)
+            # Two computed zero points that are not one value cannot be told apart from here.
+            if ours is theirs or (one is not None and other is not None):
+                yield _Pair(part, node.name or node.outputs[0].name or "", one, other, ours is theirs or one == other)
+
+
+def _quantizer(value: ir.Value | None) -> ir.Node | None:
+    """The node that made integers of what is now `value`, or a part of it in another order."""
+    from modelkit.graphs.stored import MOVES  # noqa: PLC0415
+
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear"):
+            return node
+        if node.op_type not in MOVES:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _zero_of(quantizer: ir.Node) -> ir.Value | None:
+    return quantizer.outputs[2] if quantizer.op_type == "DynamicQuantizeLinear" else _input(quantizer, 2)
+
+
+def _input(node: ir.Node, place: int) -> ir.Value | None:
+    return node.inputs[place] if place < len(node.inputs) else None
+
+
+def _number(zero: ir.Value | None) -> int | None:
+    """The one number that is stored; 0 where the operator's default stands; None for what is computed, or for many."""
+    import numpy as np  # noqa: PLC0415
+
+    if zero is None:
+        return 0
+    if zero.const_value is None:
+        return None
+    numbers = np.unique(zero.const_value.numpy())
+    return int(numbers[0]) if numbers.size == 1 else None

@@ -120,6 +120,14 @@ def test_a_file_that_converting_made_is_held_against_what_converting_made(copy, 
     assert verdict_of(summed(without)).sentence.startswith("tokenizer.json is not the source's")
 
 
+def test_a_file_that_converting_made_of_the_sources_own_fails(copy, tmp_path):
+    made = copied(replace(copy, artifact=copy.reference), tmp_path / "float32").artifact
+    for folder in (made.folder, copy.artifact.folder):
+        (folder / "tokenizer.json").write_text("{}")
+    both = summed(replace(copy, reference=made))
+    assert fails_with(verdict_of(both), "tokenizer.json is not the source's (added_tokens differs)")
+
+
 # The card
 
 

@@ -114,6 +114,12 @@ def test_a_number_that_no_difference_measures_fails_all_the_same(tmp_path, ours,
     json.dumps(asdict(verdict), allow_nan=False)
 
 
+def test_a_number_that_no_difference_measures_is_farthest_off(tmp_path):
+    zeros = dict.fromkeys("ab", np.float32([0]))
+    verdict = between(tmp_path, {"a": np.float32([9]), "b": np.float32([np.nan])}, zeros)
+    assert [(row["tensor"], row["max_abs"]) for row in verdict.worst] == [("b", None), ("a", 9)]
+
+
 def test_a_nan_that_the_float32_model_has_as_well_passes(tmp_path):
     same = {"a": np.float32([np.nan, np.inf, -0.0])}
     assert between(tmp_path, same, same).outcome == "passed"

@@ -120,6 +120,21 @@ def test_a_graph_with_a_data_file_that_was_only_read_is_saved_as_it_was(tmp_path
     assert graph.path.read_bytes() == before
 
 
+def test_a_data_file_that_onnx_reads_into_the_graph_stays_out_of_it(tmp_path, monkeypatch):
+    # As onnx 1.18 does.
+    def to_array(tensor: TensorProto, folder: str, read: Any = numpy_helper.to_array) -> np.ndarray:
+        array = read(tensor, folder)
+        tensor.raw_data = array.tobytes()
+        return array
+
+    graph = beside(tmp_path, one=np.arange(9.0))
+    before = graph.path.read_bytes()
+    monkeypatch.setattr(numpy_helper, "to_array", to_array)
+    graph.array(of(graph, "one"))
+    graph.save()
+    assert graph.path.read_bytes() == before
+
+
 def test_the_same_change_gives_the_same_bytes(graph):
     saved = []
     for _ in range(2):

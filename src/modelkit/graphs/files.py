@@ -147,7 +147,7 @@ def array_of(tensor: onnx.TensorProto, folder: Path) -> Any:
     Raises `StageError` when the data is not there, or is of another size than type and shape say.
     """
     if external_location(tensor):
-        # onnx before 1.20 leaves in the tensor what it read.
+        # onnx 1.18 leaves in the tensor what it read, and a graph saved after that holds it twice.
         kept, tensor = tensor, onnx.TensorProto()
         tensor.CopyFrom(kept)
     try:

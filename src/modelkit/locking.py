@@ -60,6 +60,21 @@ def compare(old: lock.Lock | None, new: lock.Lock) -> list[str]:
     return difference(_pinned(old), _pinned(new))
 
 
+def told(old: lock.Lock | None, new: lock.Lock) -> str:
+    """What of a lock file changes when `new` is written over `old`, in few words."""
+    if old is None:
+        return "written"
+    if differences := compare(old, new):
+        return "; ".join(differences)
+    pairs = {
+        "figures": (old.measured, new.measured),
+        "tools": (old.tools, new.tools),
+        "processor": (old.processor, new.processor),
+    }
+    others = [name for name, (before, now) in pairs.items() if difference(before, now)]
+    return f"the same files, other {' and '.join(others)}" if others else "unchanged"
+
+
 def _pinned(locked: lock.Lock) -> dict[str, Any]:
     return {
         "source": {name: entry.sha256 for name, entry in locked.source.items()},

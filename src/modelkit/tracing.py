@@ -59,7 +59,7 @@ class Recorders:
 
 
 def feeds(folder: Path, task: Choice, texts: list[str]) -> dict[str, list[Fed]]:
-    """Part -> its runs while the model in `folder` gives its outputs for `texts`, one by one."""
+    """Part -> its runs, as the task orders them, while the model in `folder` answers `texts` one by one."""
     recorders = Recorders(runtime.Sessions(graphs.parts(folder), sparing=True))
     opened = kinds.load("tasks", task.kind).open_(folder, recorders, task.options)
     opened.outputs(texts, batch_size=1)

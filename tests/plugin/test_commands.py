@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_a_damaged_lock_can_be_made_anew(modelkit, project: Path) -> None:
     (project / "tiny.lock").write_text("{")
     assert modelkit("lock", "tiny.yaml").stdout == "tiny.lock: written\n"
     assert (project / "tiny.lock").read_bytes() == before
+
+
+def test_lock_says_that_only_figures_were_written_anew(modelkit, project: Path) -> None:
+    path = project / "tiny.lock"
+    before = path.read_bytes()
+    fields = json.loads(before)
+    fields["measured"]["int8"]["parity"]["cosine_min"] = 0.5
+    path.write_text(json.dumps(fields))
+    assert modelkit("lock", "--check", "tiny.yaml").stdout == "tiny.lock: true\n"
+    assert modelkit("lock", "tiny.yaml").stdout == "tiny.lock: the same files, other figures\n"
+    assert path.read_bytes() == before
+    assert modelkit("lock", "tiny.yaml").stdout == "tiny.lock: unchanged\n"
 
 
 def test_a_variant_of_another_channel_is_told(modelkit) -> None:

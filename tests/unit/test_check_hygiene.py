@@ -7,14 +7,18 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
-from modelkit.checks import hygiene
+from modelkit.checks import hygiene, nodes, outputs, unquantized
 from modelkit.graphs import DATA, MODEL
 from modelkit.vocabulary import Artifact, Subject, Verdict
 from subjects import artifact, copied, drawn, fake, good, info, redrawn
+from writers import in_matrix
 
 CONDITION = helper.make_tensor_value_info("condition", TensorProto.BOOL, [])
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1), helper.make_opsetid("local", 1)]
@@ -344,6 +348,88 @@ def test_a_path_of_any_system_is_recognised(subject, text):
 def test_what_only_looks_like_a_path_passes(subject, text):
     marked = redrawn(subject, lambda model: setattr(model, "doc_string", text))
     assert verdict_of(marked).outcome == "passed"
+
+
+# -- no number that is none
+
+
+def holding(folder: Path, tensor: onnx.TensorProto) -> Verdict:
+    """The verdict on a model that stores `tensor`."""
+    node = helper.make_node("Cast", ["weight"], ["y"], to=TensorProto.FLOAT)
+    return of(drawn(folder, [node], [info("x")], [info("y")], [tensor]))
+
+
+def test_a_nan_among_the_scales_fails_though_no_output_shows_it(tmp_path_factory, tmp_path):
+    name = "encoder.layer.0.intermediate.dense.weight/scales"
+    spoiled = in_matrix(name, lambda scales: np.where(np.arange(len(scales)) == 7, np.float32("nan"), scales))(
+        copied(good(tmp_path_factory.getbasetemp()), tmp_path / "spoiled")
+    )
+    assert outputs.check(spoiled, outputs.Options()).outcome == "passed"
+    assert fails_with(verdict_of(spoiled), f"tensor {name} holds NaN")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_nan_of_any_width_fails_wherever_it_stands(tmp_path, dtype):
+    array = np.zeros((3, 5), dtype)
+    array[2, 4] = np.nan
+    assert fails_with(holding(tmp_path, numpy_helper.from_array(array, "weight")), "tensor weight holds NaN")
+
+
+def test_a_nan_that_is_written_as_a_list_of_floats_fails(tmp_path):
+    tensor = helper.make_tensor("weight", TensorProto.FLOAT, [2], [1.0, float("nan")])
+    assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
+
+
+def test_a_nan_in_the_data_file_fails(tmp_path):
+    made = adding(external(DATA), tmp_path)
+    (tmp_path / DATA).write_bytes(np.float32([0, 0, np.nan, 0]).tobytes())
+    assert fails_with(of(replace(made, files=artifact(tmp_path).files)), "tensor weight holds NaN")
+
+
+def test_a_nan_inside_an_if_body_fails(tmp_path):
+    stored = numpy_helper.from_array(np.float32([np.nan]), "weight")
+    made = branches(
+        helper.make_node("Constant", [], ["weight"], value=stored), helper.make_node("Add", ["x", "weight"], ["out"])
+    )
+    told = of(drawn(tmp_path, [made], [info("x"), CONDITION], [info("y")])).sentence
+    assert told == "tensor weight holds NaN; tensor weight holds NaN"
+
+
+@pytest.mark.parametrize("value", [{"value_float": np.nan}, {"value_floats": [1.0, np.nan]}])
+def test_a_nan_that_a_node_holds_as_a_float_fails(tmp_path, value):
+    made = drawn(tmp_path, [helper.make_node("Constant", [], ["y"], "fixed", **value)], [info("x")], [info("y")])
+    assert fails_with(of(made), f"{next(iter(value))} of Constant fixed holds NaN")
+
+
+def test_infinity_passes_because_masks_are_made_of_it(tmp_path):
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    assert holding(tmp_path, numpy_helper.from_array(mask, "weight")).outcome == "passed"
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_in_a_weight_is_found_by_other_checks(subject, value):
+    scales, bias = "encoder.layer.0.intermediate.dense.weight/scales", "encoder.layer.0.intermediate.dense.bias"
+
+    def edit(array):
+        return np.where(np.arange(len(array)) == 7, np.float32(value), array)
+
+    spoiled = in_matrix(bias, edit)(in_matrix(scales, edit)(subject))
+    assert verdict_of(spoiled).outcome == "passed"
+    told = nodes.check(spoiled, nodes.Options())
+    assert (told.outcome, "is not finite" in told.sentence) == ("failed", True)
+    assert unquantized.check(spoiled, unquantized.Options()).sentence == f"{bias} is not the float32 model's"
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0xFFC00000])
+def test_every_kind_of_nan_fails(tmp_path, bits):
+    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[1], raw_data=bits.to_bytes(4, "little"))
+    assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
+
+
+@given(numbers=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
+def test_any_number_passes(tmp_path_factory, numbers):
+    tensor = numpy_helper.from_array(np.array(numbers, np.float32), "weight")
+    assert holding(tmp_path_factory.mktemp("numbers"), tensor).outcome == "passed"
 
 
 # -- a model that ONNX accepts

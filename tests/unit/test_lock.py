@@ -207,6 +207,32 @@ def test_figures_and_tools_alone_are_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "changes", "sentence"),
+    [
+        (None, {}, "written"),
+        (LOCK, {}, "unchanged"),
+        (LOCK, {"measured": {"int8": {"parity": {"cosine_min": 0.5}}}}, "the same files, other figures"),
+        (LOCK, {"tools": {"onnx": "2.0"}}, "the same files, other tools"),
+        (
+            LOCK,
+            {"measured": {"int8": {}}, "processor": {"machine": "a"}},
+            "the same files, other figures and processor",
+        ),
+        (LOCK, {"identity": "other", "tools": {}}, "identity: commit -> other"),
+        (LOCK, {"identity": "x", "recipe": {"name": "y"}}, "identity: commit -> x; recipe.name: tiny -> y"),
+    ],
+)
+def test_what_is_written_is_told_in_a_few_words(old: lock.Lock | None, changes: dict[str, Any], sentence: str) -> None:
+    assert locking.told(old, replace(LOCK, **changes)) == sentence
+
+
+@given(old=LOCKS, new=LOCKS, taken=st.sets(st.sampled_from(["tools", "measured"])))
+def test_unchanged_is_said_of_the_same_text_alone(old: lock.Lock, new: lock.Lock, taken: set[str]) -> None:
+    fresh = replace(old, **{name: getattr(new, name) for name in taken})
+    assert (locking.told(old, fresh) == "unchanged") == (lock.text(old) == lock.text(fresh))
+
+
+@pytest.mark.parametrize(
     ("other", "line"),
     [
         (replace(LOCK, source={"config.json": B}), "source.config.json: aaaaaaaaaaaa… -> bbbbbbbbbbbb…"),

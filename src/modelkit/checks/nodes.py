@@ -7,11 +7,13 @@ last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelkit import corpora
+from modelkit.errors import CheckError, StageError
 from modelkit.limits import at_most, judge
 from modelkit.vocabulary import Subject, Verdict
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.pieces import Graph, Piece
     from modelkit.tracing import Fed
 
-VERSION = 1
+VERSION = 2
 PROMISE = "every node of the artifact makes of exact inputs, column by column, nearly what the float32 model's makes"
 TEXTS = 4
 AT_ONCE = 4096
@@ -55,28 +57,37 @@ class Far:
     """Stored for a weight, with its scales."""
 
 
+class _BrokenError(Exception):
+    """Why the artifact's own nodes cannot be run."""
+
+
 def check(subject: Subject, limits: Options) -> Verdict:
-    """Run each piece of every part alone. Skipped when the two models have no value in common by name."""
+    """Run each piece of every part alone. Skipped when the two models have no value in common by name.
+
+    Raises `CheckError` when the float32 model cannot be run, or gives something that is no number.
+    """
     from modelkit import graphs, tracing  # noqa: PLC0415
-    from modelkit.errors import CheckError, StageError  # noqa: PLC0415
     from modelkit.graphs import pieces  # noqa: PLC0415
 
-    texts = [row["text"] for row in corpora.spread(_short(subject), TEXTS)]
     theirs, ours = (graphs.parts(one.folder) for one in (subject.reference, subject.artifact))
     found: list[Far] = []
-    for part, fed in tracing.feeds(subject.reference.folder, subject.manifest.task, texts).items():
+    for part, fed in _feeds(subject).items():
+        if part not in ours:
+            return Verdict("nodes", "failed", f"the artifact has no {part}")
         branches = tracing.branches(fed[0].feed)
         reference, artifact = pieces.Graph(theirs[part], branches), pieces.Graph(ours[part], branches)
         try:
-            if not {*reference.makers} & {*artifact.makers}:
+            with _of_artifact(part):
+                kept = {*artifact.makers}
+            if not kept & {*reference.makers}:
                 return Verdict(
                     "nodes", "skipped", f"the artifact's {part} keeps no name of a value of the float32 model"
                 )
             # A later step of a decoder takes the other branch of its graph; it is another graph by then.
             runs = [one for one in fed if tracing.branches(one.feed) == branches]
-            found += [_far(part, *one) for one in _compared(reference, artifact, runs)]
-        except (StageError, CheckError) as error:
-            return Verdict("nodes", "failed", f"a node of the {part} does not run alone: {error.message}")
+            found += [_far(part, *one) for one in _compared(part, reference, artifact, runs)]
+        except _BrokenError as error:
+            return Verdict("nodes", "failed", str(error))
     found.sort(key=lambda one: (-one.error, one.value))
     if wrong := [one for one in found if one.error == float("inf")]:
         return Verdict("nodes", "failed", f"{wrong[0].value} is not finite, or has another shape ({len(wrong)} such)")
@@ -93,36 +104,76 @@ def check(subject: Subject, limits: Options) -> Verdict:
     return judge("nodes", measured, limits, worst)
 
 
-def _short(subject: Subject) -> list[Mapping[str, str]]:
-    """The shorter half: what long texts show of a node, short ones show sooner."""
-    ordered = sorted(subject.corpus, key=lambda row: (len(row["text"]), row["id"]))
-    return ordered[: max(TEXTS, len(ordered) // 2)]
+def _short(corpus: Sequence[Mapping[str, str]]) -> list[str]:
+    """A few texts of the shorter half, and as many images: what long ones show of a node, short ones show sooner."""
+    from modelkit.images import DATA_URL  # noqa: PLC0415
+
+    chosen = []
+    for images in (False, True):
+        rows = [row for row in corpus if row["text"].startswith(DATA_URL) is images]
+        ordered = corpora.spread(rows, len(rows))
+        chosen += corpora.spread(ordered[: max(TEXTS, len(ordered) // 2)], TEXTS)
+    return [row["text"] for row in chosen]
 
 
-def _compared(reference: Graph, artifact: Graph, runs: list[Fed]) -> Iterator[tuple[Piece, list[Any], list[Any], bool]]:
+def _feeds(subject: Subject) -> dict[str, list[Fed]]:
+    """Part -> what the task feeds it for a few texts, recorded on the float32 model."""
+    from modelkit import tracing  # noqa: PLC0415
+
+    try:
+        return tracing.feeds(subject.reference.folder, subject.manifest.task, _short(subject.corpus))
+    except StageError as error:
+        raise CheckError(f"the float32 model cannot be run: {error.message}", hint=error.hint) from error
+
+
+@contextmanager
+def _of_artifact(part: str) -> Iterator[None]:
+    """What goes wrong inside is what is to be found, and no reason to find nothing."""
+    try:
+        yield
+    except (StageError, CheckError) as error:
+        raise _BrokenError(f"the artifact's {part}: {error.message}") from error
+
+
+def _compared(
+    part: str, reference: Graph, artifact: Graph, runs: list[Fed]
+) -> Iterator[tuple[Piece, list[Any], list[Any], bool]]:
     """Each piece with what it makes and what it should, and whether that is all rows of a table."""
     from modelkit.graphs import pieces  # noqa: PLC0415
 
-    found = pieces.pieces(reference, artifact)
+    with _of_artifact(part):
+        found = pieces.pieces(reference, artifact)
+    if strange := sorted({name for piece in found for name in piece.reads} - {*reference.inputs, *reference.makers}):
+        raise _BrokenError(f"the artifact's {part} reads {strange[0]}, which the float32 model does not have")
     types = pieces.types_of(reference)
     tables = {piece.value: rows for piece in found if (rows := pieces.rows_of(reference, piece))}
     others = [piece for piece in found if piece.value not in tables]
-    told = {name for piece in others for name in (*piece.reads, piece.value) if name not in reference.inputs}
-    values: list[Mapping[str, Any]] = []
-    if told:
-        session = _session(pieces.telling(reference, told), reference)
-        names = list(session.outputs)
-        values = [
-            {**dict(zip(names, session.run(_fitting(session, one.feed)), strict=True)), **one.feed} for one in runs
-        ]
+    values = _told(reference, others, runs)
     for piece in found:
-        small = _session(pieces.alone(artifact, piece, types), artifact)
+        with _of_artifact(part):
+            small = _session(pieces.alone(artifact, piece, types), artifact)
+            made = (
+                [_rows(small, tables[piece.value])]
+                if piece.value in tables
+                else [small.run(_fitting(small, known))[0] for known in values]
+            )
         if piece.value in tables:
             exact = _session(pieces.original(reference, piece, types), reference)
-            yield piece, [_rows(small, tables[piece.value])], [_rows(exact, tables[piece.value])], True
+            yield piece, made, [_rows(exact, tables[piece.value])], True
         else:
-            made = [small.run(_fitting(small, known))[0] for known in values]
             yield piece, made, [known[piece.value] for known in values], False
+
+
+def _told(reference: Graph, found: list[Piece], runs: list[Fed]) -> list[Mapping[str, Any]]:
+    """For each run, the float32 model's value of everything that the pieces read and make, and what was fed."""
+    from modelkit.graphs import pieces  # noqa: PLC0415
+
+    told = {name for piece in found for name in (*piece.reads, piece.value) if name not in reference.inputs}
+    if not told:
+        return []
+    session = _session(pieces.telling(reference, told), reference)
+    return [{**dict(zip(session.outputs, session.run(_fitting(session, one.feed)), strict=True)), **one.feed}
+            for one in runs]  # fmt: skip
 
 
 def _session(model: Any, graph: Graph) -> Any:
@@ -150,16 +201,22 @@ def _far(part: str, piece: Piece, made: list[Any], exact: list[Any], is_table: b
     import numpy as np  # noqa: PLC0415
 
     bits = WHOLE * piece.stored_bytes / piece.float_bytes if piece.float_bytes else WHOLE
-    if any(
-        np.shape(one) != np.shape(other) or not np.isfinite(one).all() for one, other in zip(made, exact, strict=True)
-    ):
-        return Far(part, piece.value, 0, float("inf"), is_table, bits)
+    far = Far(part, piece.value, 0, float("inf"), is_table, bits)
+    if any(np.shape(one) != np.shape(other) for one, other in zip(made, exact, strict=True)):
+        return far
     # Where the last axis is a length, as of attention's scores, there are no columns: all is one.
-    width = np.shape(exact[0])[-1] if len({np.shape(one)[-1] for one in exact}) == 1 else 1
+    ends = {np.shape(one)[-1:] for one in exact}
+    width = (*ends.pop(), 1)[0] if len(ends) == 1 else 1
     ours, theirs = (np.concatenate([np.reshape(one, (-1, width)) for one in row]) for row in (made, exact))
-    axis = 1 if is_table else 0
-    errors = ((ours.astype(np.float64) - theirs) ** 2).mean(axis)
+    if np.isnan(theirs).any():
+        raise CheckError(f"the float32 model's own {piece.value} is not a number", hint="look at the weights")
+    # Masks are made of infinity: where float32 has it, it is right.
+    masked = np.isinf(theirs) & (ours == theirs)
+    ours, theirs = (np.where(masked, 0, one).astype(np.float64) for one in (ours, theirs))
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return far
+    errors = ((ours - theirs) ** 2).mean(1 if is_table else 0)
     place = int(errors.argmax())
-    whole = float((theirs.astype(np.float64) ** 2).mean())
+    whole = float((theirs**2).mean())
     error = float(np.sqrt(errors[place] / whole)) if whole else float(errors[place] > 0)
     return Far(part, piece.value, place, error, is_table, bits)

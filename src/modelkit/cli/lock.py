@@ -37,6 +37,5 @@ def command(paths: tuple[Path, ...], *, check: bool, offline: bool) -> None:
                 click.echo("\n".join(f"{path}: {line}" for line in differences) or f"{path}: true")
             else:
                 durable.put(path, lock.text(fresh).encode())
-                said = "; ".join(differences) if earlier else "written"
-                click.echo(f"{path}: {said or 'unchanged'}")
+                click.echo(f"{path}: {locking.told(earlier, fresh)}")
     sys.exit(NOT_CONFORMING if stale else CONFORMING)

@@ -141,6 +141,21 @@ def all_initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         yield from inner.initializer
 
 
+def array_of(tensor: onnx.TensorProto, folder: Path) -> Any:
+    """What `tensor` stores, also where it stands in a data file of `folder`; 4-bit types come one value per byte.
+
+    Raises `StageError` when the data is not there, or is of another size than type and shape say.
+    """
+    if external_location(tensor):
+        # onnx 1.18 leaves in the tensor what it read, and a graph saved after that holds it twice.
+        kept, tensor = tensor, onnx.TensorProto()
+        tensor.CopyFrom(kept)
+    try:
+        return onnx.numpy_helper.to_array(tensor, str(folder))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise StageError(f"stores nothing that can be read as {tensor.name}", hint="build it again") from error
+
+
 def external_location(tensor: onnx.TensorProto) -> dict[str, str]:
     """The `location`, `offset` and `length` of a tensor stored outside the file; empty for one stored inside."""
     return {entry.key: entry.value for entry in tensor.external_data}

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from modelkit.errors import CheckError
-from modelkit.graphs.files import external_location, read_graph
+from modelkit.graphs.files import array_of, external_location, read_graph
 
 GIVEN, CHOSEN, AFTER = "/given", "/chosen", "/after"
 """Suffixes of the inputs by which a value of the reference is replaced, and of what goes on from there."""
@@ -107,13 +107,8 @@ class Graph:
         return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
     def content(self, name: str) -> bytes:
-        """The stored tensor's bytes, from the data file if they are there."""
-        tensor = self.tensors[name]
-        if place := external_location(tensor):
-            with (self.path.parent / place["location"]).open("rb") as data:
-                data.seek(int(place.get("offset", 0)))
-                return data.read(int(place["length"]))
-        return onnx.numpy_helper.to_array(tensor).tobytes()
+        """The stored tensor's numbers, from the data file if they are there. Raises `StageError` when they are not."""
+        return bytes(array_of(self.tensors[name], self.path.parent).tobytes())
 
     def _flat(self, node: onnx.NodeProto, outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         if node.op_type != "If":

@@ -14,8 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from modelkit.errors import StageError
-from modelkit.graphs.files import all_graphs, all_initializers, external_location, read_graph
+from modelkit.graphs.files import all_graphs, all_initializers, array_of, external_location, read_graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,22 +67,17 @@ class Surgery:
         return [tensor for tensor in self.tensors() if tensor.data_type in FLOATS and tensor.name.endswith(ending)]
 
     def array(self, tensor: TensorProto) -> npt.NDArray[Any]:
-        """A copy of what is stored, also where it is stored in the data file.
-
-        Raises `StageError` when it is not there.
-        """
-        try:
-            return np.array(numpy_helper.to_array(tensor, str(self.path.parent)))
-        except (onnx.checker.ValidationError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise StageError(
-                f"{tensor.name} cannot be read: {reason}", where=self.path, hint="build it again"
-            ) from error
+        """A copy of what is stored, also where it is stored in the data file. Raises `StageError` where it is not."""
+        return np.array(array_of(tensor, self.path.parent))
 
     def put(self, tensor: TensorProto, array: npt.NDArray[Any]) -> None:
-        """Store `array`, of the same dtype and shape, in the place of what is there."""
-        kept = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        content = np.ascontiguousarray(array.astype(kept)).tobytes()
+        """Store `array`, of the same shape, in the place of what is there, and as its element type.
+
+        Raises `ValueError` for another shape: in the data file it would run into the next tensor.
+        """
+        if array.shape != tuple(tensor.dims):
+            raise ValueError(f"{tensor.name} has the shape {[*tensor.dims]}, and not {[*array.shape]}")
+        content = numpy_helper.from_array(array.astype(helper.tensor_dtype_to_np_dtype(tensor.data_type))).raw_data
         if place := external_location(tensor):
             with (self.path.parent / place["location"]).open("r+b") as data:
                 data.seek(int(place.get("offset", 0)))

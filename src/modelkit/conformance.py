@@ -109,7 +109,8 @@ class Examination:
             message = f"{self.build.job.name}: {check} could not run: {error.message}"
             raise CheckError(message, where=error.where, hint=error.hint) from error
         # A project's check may not pass its verdict off as another's.
-        return replace(found, check=check)
+        verdict: Verdict = replace(found, check=check)
+        return verdict
 
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""

@@ -20,16 +20,22 @@ from modelkit import graphs, kinds, model, runtime
 from modelkit.conformance import PROOF, Examination, given, plan
 from modelkit.digests import digest_folder, digest_of, key_of
 from modelkit.errors import CheckError, ModelkitError
+from modelkit.limits import at_least, judge
 from modelkit.pipeline import STAGES, Build
 from modelkit.stages import convert, download, finalize
 from modelkit.stages.job import code
 from modelkit.store import Store
 from modelkit.vocabulary import Artifact, Choice, Manifest, Progress, Verdict
 
-ENOUGH = 0.95
-"""Share of the faults that checks must notice for the proof to hold."""
 BUILD = "build"
 """Who noticed a fault that the stages themselves refuse."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which share of the faults the checks must notice for the proof to hold."""
+
+    share: float = at_least(0.95)
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,11 @@ class Proof:
     def verdict(self) -> Verdict:
         """The proof as a promise of the checks: enough of the faults are noticed."""
         killed = len(self.tried) - len(self.survivors)
-        return Verdict(
-            PROOF,
-            "passed" if self.share >= ENOUGH else "failed",
-            f"{killed} of {len(self.tried)} faults noticed"
-            + (f"; not: {', '.join(one.fault for one in self.survivors)}" if self.survivors else ""),
-            {"faults": len(self.tried), "noticed": killed, "share": self.share},
-            {"share": ENOUGH},
-            self.share / ENOUGH - 1,
-            tuple({"fault": one.fault, "told": one.told} for one in self.survivors),
-        )
+        measured = {"faults": len(self.tried), "noticed": killed, "share": self.share}
+        worst = tuple({"fault": one.fault, "told": one.told} for one in self.survivors)
+        names = f"; not: {', '.join(one.fault for one in self.survivors)}" if self.survivors else ""
+        sentence = f"{killed} of {len(self.tried)} faults noticed{names}"
+        return replace(judge(PROOF, measured, Limits(), worst), sentence=sentence)
 
 
 def verdict(examination: Examination) -> Verdict:
@@ -147,9 +148,7 @@ def _fitting(manifest: Manifest) -> tuple[str, ...]:
     """The faults of models that give what this one's task gives."""
     gives = given(manifest)
     return tuple(
-        fault
-        for fault in kinds.names("faults")
-        if gives >= {*getattr(kinds.load("faults", fault), "NEEDS", ())}
+        fault for fault in kinds.names("faults") if gives >= {*getattr(kinds.load("faults", fault), "NEEDS", ())}
     )
 
 

@@ -183,7 +183,7 @@ def test_a_check_that_skips_the_undamaged_artifact_is_not_asked(examination, pro
 def test_what_does_not_conform_undamaged_proves_nothing(project, prove) -> None:
     path = project / "tiny.yaml"
     path.write_text(path.read_text().replace("budget: 1 MB", "budget: 1 kB", 1))
-    with pytest.raises(CheckError, match="tiny/int8 does not conform undamaged: .*budget"):
+    with pytest.raises(CheckError, match=r"tiny/int8 does not conform undamaged: .*budget"):
         prove(examined(path), "budget", only=("sums-stale",))
 
 

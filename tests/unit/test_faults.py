@@ -149,7 +149,7 @@ def test_a_fault_without_a_place_says_nothing_and_leaves_everything_as_it_was(fa
     bare = tmp_path / "bare"
     subjects.drawn(bare, [helper.make_node("Identity", ["x"], ["y"])], [subjects.info("x")], [subjects.info("y")])
     for name in ("config.json", "tokenizer.json", "modelkit.json"):
-        (bare / name).write_text('{"options": {}}')
+        (bare / name).write_text('{"options" : {}}')
     (bare / "SHA256SUMS").write_text(f"{'0' * 64}  model.onnx\n")
     found = damage(fault, {"folder": bare, "source": bare, "recipe": {}}, tmp_path)
     assert (found.told is not None, bool(found.changed)) == (fault in EVERYWHERE, fault in EVERYWHERE)

@@ -1,4 +1,4 @@
-"""`--modelkit-prove`: whether the checks of a variant notice faults, as one test more beside them."""
+"""`--modelkit-prove`: whether the checks of a variant notice faults, as one test more; and the command `prove`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from plugin.conftest import command
+
+USAGE, NOT_CONFORMING = 2, 1
 SHELF = """\
 from modelkit import kinds
 every = kinds.names
@@ -124,3 +127,46 @@ def test_no_check_of_a_project_may_take_the_name_of_the_proof(project: Path, run
     result = run("tiny.yaml")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*no check may be called prove*"])
+
+
+# The command
+
+
+@pytest.fixture
+def prove(project: Path):
+    """`modelkit prove tiny/int8` with the faults of these names."""
+
+    def prove(*faults: str, **wishes: bool) -> Any:
+        named = [word for fault in faults for word in ("--fault", fault)]
+        flags = [f"--{name}" for name, wanted in wishes.items() if wanted]
+        return command("prove", "tiny/int8", "tiny.yaml", *named, *flags, cwd=project, store=project / "store")
+
+    return prove
+
+
+def test_the_command_names_the_damage_and_who_noticed_it(prove) -> None:
+    done = prove("weights-pickled")
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if "weights-pickled" in line)
+    assert "pytorch_model.bin is there" in row
+    assert done.stdout.endswith("tiny/int8: 1 of 1 faults noticed\n")
+
+
+def test_the_command_fails_when_faults_survive_and_names_them(prove) -> None:
+    done = prove("sums-stale", UNNOTICED)
+    assert done.returncode == NOT_CONFORMING, done.stderr
+    assert "SURVIVED" in next(line for line in done.stdout.splitlines() if UNNOTICED in line)
+    assert done.stdout.endswith(f"tiny/int8: 1 of 2 faults noticed; not: {UNNOTICED}\n")
+
+
+def test_the_command_tells_which_checks_noticed_nothing_when_all_were_asked(prove) -> None:
+    told = prove("sums-stale", every=True).stdout.splitlines()[-2]
+    assert told.startswith("No fault was noticed by ")
+    assert "signature" in told
+    assert "companions" not in told
+
+
+def test_the_command_does_not_know_a_fault_and_suggests_one(prove) -> None:
+    done = prove("sums-stael")
+    assert done.returncode == USAGE
+    assert "unknown fault 'sums-stael', did you mean 'sums-stale'?" in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ SHARED = (judgement, searching, corpora, distances, texts, feeds, tracing, graph
 """What checks share: an edit of it may change a verdict."""
 PROFILES = ("quick", "full", "release")
 """How much is looked at: each profile runs the checks of those before it, too, and tries more examples."""
+PROOF = "prove"
+"""The verdict on the checks themselves, which stands beside theirs (`modelkit.proving`)."""
 
 
 def plan(manifest: Manifest, profile: str = PROFILES[0]) -> tuple[str, ...]:
@@ -50,8 +52,10 @@ def plan(manifest: Manifest, profile: str = PROFILES[0]) -> tuple[str, ...]:
     A check names in `NEEDS` what a task must give (its module's `GIVES`) to be looked at so, and in `PROFILE` the first
     profile that runs it.
     """
-    project, gives = kinds.project_of(manifest.path), _gives(manifest)
+    project, gives = kinds.project_of(manifest.path), given(manifest)
     there = {kind: kinds.load("checks", kind, project) for kind in kinds.names("checks", project)}
+    if PROOF in there:
+        raise ManifestError(f"no check may be called {PROOF}", hint="so is called the proof that the checks bite")
     wanted = PROFILES[: PROFILES.index(profile) + 1]
     return tuple(
         kind
@@ -60,7 +64,8 @@ def plan(manifest: Manifest, profile: str = PROFILES[0]) -> tuple[str, ...]:
     )
 
 
-def _gives(manifest: Manifest) -> set[str]:
+def given(manifest: Manifest) -> set[str]:
+    """What the task of `manifest` gives. Raises `ManifestError` for a task that does not say."""
     kind = manifest.task.kind
     gives = getattr(kinds.load("tasks", kind), "GIVES", ())
     if not gives:
@@ -87,9 +92,18 @@ class Examination:
         Only passes are recorded. Raises `CheckError` when the check could not run.
         """
         manifest, variant = self.build.job.manifest, self.build.job.variant
-        key = self.key(check)
+        return _excused(manifest, variant, self.recorded(self.key(check), lambda: self._found(check)))
+
+    def recorded(self, key: str, find: Callable[[], Verdict]) -> Verdict:
+        """The verdict on record under `key`, or else what `find` gives, which is recorded if it is a pass."""
         if record := self.build.store.get_record(key):
-            return _excused(manifest, variant, replace(_verdict(record), reused=True))
+            return replace(_verdict(record), reused=True)
+        verdict = find()
+        if verdict.outcome == "passed":
+            self.build.store.put_record(key, _fields(verdict))
+        return verdict
+
+    def _found(self, check: str) -> Verdict:
         try:
             found = self._module(check).check(self._subject(check), self._limits(check))
         # A text of the corpus that the model cannot answer is the corpus's fault, and no caller's.
@@ -98,9 +112,7 @@ class Examination:
             raise CheckError(message, where=error.where, hint=error.hint) from error
         # A project's check may not pass its verdict off as another's.
         verdict: Verdict = replace(found, check=check)
-        if verdict.outcome == "passed":
-            self.build.store.put_record(key, _fields(verdict))
-        return _excused(manifest, variant, verdict)
+        return verdict
 
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""

@@ -28,14 +28,23 @@ def names(shelf: str, project: Path | None = None) -> tuple[str, ...]:
 
 
 def load(shelf: str, kind: str, project: Path | None = None) -> ModuleType:
-    """The module of `kind`. Raises `ManifestError` with the nearest known kind when there is none."""
-    if project is not None and kind in _built_in(shelf) and kind in (files := _project_files(shelf, project)):
-        raise ManifestError(f"takes the name of modelkit's own {kind}", where=files[kind], hint="give it another name")
-    if kind in _built_in(shelf):
+    """The module of `kind`.
+
+    Raises `ManifestError` with the nearest known kind when there is none, and when there are two modules of one name,
+    or one that cannot be imported.
+    """
+    built_in, installed, files = _built_in(shelf), _third_party(shelf), _project_files(shelf, project)
+    if kind in files and kind in {*built_in, *installed}:
+        owner = "modelkit's own" if kind in built_in else f"{installed[kind]}, which is installed as"
+        raise ManifestError(f"takes the name of {owner} {kind}", where=files[kind], hint="give it another name")
+    if kind in built_in and kind in installed:
+        message = f"{installed[kind]}, which is installed, takes the name of modelkit's own {kind}"
+        raise ManifestError(message, hint="give its entry point another name, or uninstall it")
+    if kind in built_in:
         return importlib.import_module(f"modelkit.{shelf}.{kind.replace('-', '_')}")
-    if kind in (third_party := _third_party(shelf)):
-        return importlib.import_module(third_party[kind])
-    if kind in (files := _project_files(shelf, project)):
+    if kind in installed:
+        return _import_installed(installed[kind])
+    if kind in files:
         return _import_file(files[kind])
     raise ManifestError(f"unknown {shelf.rstrip('s')} '{kind}'{did_you_mean(kind, names(shelf, project))}")
 
@@ -61,7 +70,12 @@ def _built_in(shelf: str) -> frozenset[str]:
 
 @cache
 def _third_party(shelf: str) -> dict[str, str]:
-    return {point.name: point.module for point in entry_points(group=f"modelkit.{shelf}")}
+    found: dict[str, str] = {}
+    for point in entry_points(group=f"modelkit.{shelf}"):
+        if (other := found.setdefault(point.name, point.module)) != point.module:
+            message = f"{other} and {point.module} are both installed as the {shelf.rstrip('s')} {point.name}"
+            raise ManifestError(message, hint="uninstall one of them")
+    return found
 
 
 def _project_files(shelf: str, project: Path | None) -> dict[str, Path]:
@@ -69,6 +83,14 @@ def _project_files(shelf: str, project: Path | None) -> dict[str, Path]:
         return {}
     folder = project / PROJECT_SHELVES[shelf]
     return {_kind(path): path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")}
+
+
+def _import_installed(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (SyntaxError, ImportError) as error:
+        message = f"{module}, which is installed, cannot be imported ({error})"
+        raise ManifestError(message, hint="correct it, or uninstall it") from error
 
 
 def _kind(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +17,25 @@ from random import Random
 from typing import Any
 
 from modelkit import graphs, kinds, model, runtime
-from modelkit.conformance import Examination, plan
-from modelkit.digests import digest_folder, digest_of
+from modelkit.conformance import PROOF, Examination, given, plan
+from modelkit.digests import digest_folder, digest_of, key_of
 from modelkit.errors import CheckError, ModelkitError
+from modelkit.limits import at_least, judge
 from modelkit.pipeline import STAGES, Build
 from modelkit.stages import convert, download, finalize
+from modelkit.stages.job import code
 from modelkit.store import Store
-from modelkit.vocabulary import Artifact, Choice, Progress, Verdict
+from modelkit.vocabulary import Artifact, Choice, Manifest, Progress, Verdict
 
-ENOUGH = 0.95
-"""Share of the faults that checks must notice for the proof to hold."""
 BUILD = "build"
 """Who noticed a fault that the stages themselves refuse."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which share of the faults the checks must notice for the proof to hold."""
+
+    share: float = at_least(0.95)
 
 
 @dataclass(frozen=True)
@@ -68,16 +76,40 @@ class Proof:
     def verdict(self) -> Verdict:
         """The proof as a promise of the checks: enough of the faults are noticed."""
         killed = len(self.tried) - len(self.survivors)
-        return Verdict(
-            "prove",
-            "passed" if self.share >= ENOUGH else "failed",
-            f"{killed} of {len(self.tried)} faults noticed"
-            + (f"; not: {', '.join(one.fault for one in self.survivors)}" if self.survivors else ""),
-            {"faults": len(self.tried), "noticed": killed, "share": self.share},
-            {"share": ENOUGH},
-            self.share / ENOUGH - 1,
-            tuple({"fault": one.fault, "told": one.told} for one in self.survivors),
-        )
+        measured = {"faults": len(self.tried), "noticed": killed, "share": self.share}
+        worst = tuple({"fault": one.fault, "told": one.told} for one in self.survivors)
+        names = f"; not: {', '.join(one.fault for one in self.survivors)}" if self.survivors else ""
+        sentence = f"{killed} of {len(self.tried)} faults noticed{names}"
+        return replace(judge(PROOF, measured, Limits(), worst), sentence=sentence)
+
+
+def verdict(examination: Examination) -> Verdict:
+    """What `prove` finds with every fault: on record for the same artifact, checks and faults, or new.
+
+    Raises `CheckError` as `prove` does.
+    """
+
+    def find() -> Verdict:
+        with examination.build.store.workspace("proving") as place:
+            return prove(examination, place, examination.build.job.context.progress).verdict()
+
+    return examination.recorded(key(examination), find)
+
+
+def key(examination: Examination) -> str:
+    """Of everything that `verdict` depends on."""
+    from modelkit.graphs import surgery  # noqa: PLC0415
+
+    return key_of(
+        {
+            "check": PROOF,
+            "checks": examination.keys(),
+            # What is converted from a damaged source passes the same stages.
+            "stages": [stage.key for stage in examination.artifact.chain],
+            "faults": {fault: code(kinds.load("faults", fault)) for fault in kinds.names("faults")},
+            "code": code(sys.modules[__name__], surgery),
+        }
+    )
 
 
 def prove(
@@ -94,10 +126,11 @@ def prove(
     A fault's checks end with the first that fails, unless `every`. `workspace` is an empty folder. Raises `CheckError`
     when the undamaged artifact does not conform, or no fault has a place in it.
     """
-    clean = replace(examination, build=replace(examination.build, store=Store(workspace / "verdicts")))
-    clean.build.made.update({stage.NAME: clean.build.artifact(stage.NAME) for stage in STAGES})
+    # Made by the store they are in: the empty one, for verdicts on what is damaged, would download it all again.
+    made = {stage.NAME: examination.build.artifact(stage.NAME) for stage in STAGES}
+    clean = replace(examination, build=replace(examination.build, store=Store(workspace / "verdicts"), made=made))
     checks, tried = _passed(clean, progress), []
-    faults = only or kinds.names("faults")
+    faults = only or _fitting(clean.build.job.manifest)
     for number, fault in enumerate(faults):
         progress("faults", number, len(faults))
         place = workspace / "spoiled"
@@ -109,6 +142,14 @@ def prove(
     if not tried:
         raise CheckError(f"{clean.build.job.name}: no fault has a place in it", hint="name others")
     return Proof(tuple(tried), checks)
+
+
+def _fitting(manifest: Manifest) -> tuple[str, ...]:
+    """The faults of models that give what this one's task gives."""
+    gives = given(manifest)
+    return tuple(
+        fault for fault in kinds.names("faults") if gives >= {*getattr(kinds.load("faults", fault), "NEEDS", ())}
+    )
 
 
 def _passed(clean: Examination, progress: Progress) -> tuple[str, ...]:

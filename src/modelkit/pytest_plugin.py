@@ -43,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="How many examples a check that searches tries; default: what it takes for the profile.",
     )
+    group.addoption(
+        "--modelkit-prove",
+        action="store_true",
+        help="Prove the checks, too: damage copies of each artifact, and see whether they notice.",
+    )
     group.addoption("--modelkit-build", metavar="DIR", help="Where finished folders go; default: build/ in rootdir.")
     parser.addini("modelkit", "Collect manifests without the flag.", type="bool", default=False)
 
@@ -184,13 +189,17 @@ class VariantCollector(pytest.Collector):
         self.keys: dict[str, str] = {}
 
     def collect(self) -> Iterator[pytest.Item]:
-        for check in self.checks:
-            item = CheckItem.from_parent(self, name=check)
+        items = [CheckItem.from_parent(self, name=check) for check in self.checks]
+        if self.config.getoption("modelkit_prove"):
+            from modelkit.conformance import PROOF  # noqa: PLC0415
+
+            items.append(ProofItem.from_parent(self, name=PROOF))
+        for item in items:
             item.add_marker(
                 pytest.mark.modelkit(
                     model=self.manifest.name,
                     variant=self.variant.name,
-                    check=check,
+                    check=item.name,
                     task=self.manifest.task.kind,
                     channel=self.variant.channel,
                 )
@@ -210,7 +219,7 @@ class VariantCollector(pytest.Collector):
             self.failure = str(error)
 
     def _build(self, *, force: bool, offline: bool) -> None:
-        from modelkit import conformance, delivery, lock, pipeline  # noqa: PLC0415
+        from modelkit import conformance, delivery, lock, pipeline, proving  # noqa: PLC0415
         from modelkit.errors import ManifestError  # noqa: PLC0415
         from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
@@ -227,6 +236,8 @@ class VariantCollector(pytest.Collector):
             prepared, artifact, option("modelkit_profile"), option("modelkit_examples")
         )
         self.keys = self.examination.keys()
+        if option("modelkit_prove"):
+            self.keys[conformance.PROOF] = proving.key(self.examination)
         self.told = [*prepared.job.told, *store.dropped]
         store.dropped.clear()
 
@@ -262,7 +273,7 @@ class CheckItem(pytest.Item):
         # Said of a check that crashes, too: otherwise the report would know nothing of it.
         told = Verdict(self.name, "errored", "the check crashed; its traceback is in pytest's output")
         try:
-            verdict = told = self.parent.examination.run(self.name)
+            verdict = told = self._judge(self.parent.examination)
         except ModelkitError as error:
             told = Verdict(self.name, "errored", str(error))
             raise
@@ -276,6 +287,9 @@ class CheckItem(pytest.Item):
             pytest.xfail(verdict.sentence)
         if verdict.outcome == "failed":
             raise BrokenPromiseError(self._told(verdict))
+
+    def _judge(self, examination: Examination) -> Verdict:
+        return examination.run(self.name)
 
     def _skip(self, verdict: Verdict) -> None:
         self._report(verdict)
@@ -324,6 +338,15 @@ class CheckItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int, str]:
         line = self.parent.manifest.place(f"variants.{self.parent.name}").line
         return self.path, line - 1, f"{self.parent.manifest.name}/{self.parent.name}: {self.name}"
+
+
+class ProofItem(CheckItem):
+    """Whether the checks of one artifact notice faults in copies of it."""
+
+    def _judge(self, examination: Examination) -> Verdict:
+        from modelkit import proving  # noqa: PLC0415
+
+        return proving.verdict(examination)
 
 
 class BrokenPromiseError(Exception):

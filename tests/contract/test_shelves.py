@@ -214,6 +214,7 @@ def test_a_fault_says_where_it_is_put(shelf: str, kind: str) -> None:
     assert module.WHERE in PLACES
     assert next(iter(inspect.signature(module.spoil).parameters)) == PLACES[module.WHERE]
     assert set(getattr(module, "RUNTIMES", ())) <= set(RUNTIMES)
+    assert set(getattr(module, "NEEDS", ())) <= GIVEN
 
 
 @having("tasks")

@@ -86,7 +86,7 @@ def project(tmp_path: Path, store_folder: Path) -> Path:
 
 def test_there_is_a_recipe_for_each_thing() -> None:
     shelves = {path.parent.name for path in RECIPES}
-    assert shelves == {"sources", "architectures", "schemes", "tasks", "checks"}
+    assert shelves == {"sources", "architectures", "schemes", "tasks", "checks", "faults"}
 
 
 def test_the_source_serves_a_build(project: Path) -> None:
@@ -150,3 +150,15 @@ def test_the_project_s_own_check_judges(project: Path, normalize: bool, outcome:
     )  # fmt: skip
 
     assert f"tiny.yaml::small::unit-length {outcome}" in told
+
+
+def test_the_fault_is_noticed(project: Path) -> None:
+    written(project)
+
+    told = run(
+        project, "-c", "from modelkit.cli import main; main()",
+        "prove", "tiny/small", "tiny.yaml", "--fault", "bias-doubled",
+    )  # fmt: skip
+
+    assert ".bias is doubled" in told
+    assert "tiny/small: 1 of 1 faults noticed" in told

@@ -16,7 +16,9 @@ def spoil(graph: Surgery, draw: Random) -> str | None:
     """Keep the upper bits of every code alone: eight levels of 8 bits, four of 4; of floats three bits."""
     import numpy as np  # noqa: PLC0415
 
-    for matrix in graph.matrices():
+    if not (matrices := graph.matrices()):
+        return None
+    for matrix in matrices:
         array = graph.array(matrix)
         if array.dtype == np.int8:
             coarse = (array.astype(np.int16) + 128) // 32 * 32 + 16 - 128

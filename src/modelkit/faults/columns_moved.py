@@ -16,6 +16,8 @@ def spoil(graph: Surgery, draw: Random) -> str | None:
     """Move the columns of one matrix by one."""
     import numpy as np  # noqa: PLC0415
 
-    matrix = draw.choice(graph.matrices())
+    if not (matrices := graph.matrices()):
+        return None
+    matrix = draw.choice(matrices)
     graph.put(matrix, np.roll(graph.array(matrix), 1, axis=-1))
     return f"the columns of {matrix.name} are moved by one"

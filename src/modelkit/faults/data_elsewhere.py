@@ -17,9 +17,8 @@ def spoil(folder: Path, draw: Random) -> str | None:
 
     path = sorted(folder.glob("*.onnx"))[0]
     model = onnx.load(path, load_external_data=False)
-    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
-    length = len(tensor.raw_data)
-    if not length:
+    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data), default=None)
+    if tensor is None or not (length := len(tensor.raw_data)):
         return None
     (folder.parent / "elsewhere.data").write_bytes(tensor.raw_data)
     tensor.ClearField("raw_data")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from random import Random
 
 WHERE = "folder"
+NEEDS = ("text",)
 
 
 def spoil(folder: Path, draw: Random) -> str | None:

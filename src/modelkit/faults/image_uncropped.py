@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from random import Random
 
 WHERE = "folder"
+NEEDS = ("images",)
 
 
 def spoil(folder: Path, draw: Random) -> str | None:

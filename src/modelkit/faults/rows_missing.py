@@ -14,7 +14,9 @@ WHERE = "graph"
 
 def spoil(graph: Surgery, draw: Random) -> str | None:
     """Zero the last quarter of one matrix."""
-    matrix = draw.choice(graph.matrices())
+    if not (matrices := graph.matrices()):
+        return None
+    matrix = draw.choice(matrices)
     array = graph.array(matrix)
     flat = array.reshape(-1)
     flat[-(flat.size // 4) :] = 0

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from random import Random
 
 WHERE = "folder"
+NEEDS = ("text",)
 
 
 def spoil(folder: Path, draw: Random) -> str | None:
-    """Move the first id of the decoder by one."""
-    path = folder / "config.json"
+    """Move the first id of the decoder by five."""
     changed = 0
     for name in ("generation_config.json", "config.json"):
         path = folder / name

@@ -13,9 +13,11 @@ WHERE = "graph"
 
 
 def spoil(graph: Surgery, draw: Random) -> str | None:
-    """Store one more tensor, as large as the largest matrix."""
+    """Store one more tensor, as large as the largest table or matrix."""
     import numpy as np  # noqa: PLC0415
 
-    largest = max(graph.matrices(), key=lambda one: graph.array(one).nbytes)
+    largest = max((*graph.tables(), *graph.matrices()), key=lambda one: graph.array(one).nbytes, default=None)
+    if largest is None:
+        return None
     graph.add("spoiled/unused", np.ones_like(graph.array(largest)))
     return f"a tensor as large as {largest.name} is read by nothing"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from random import Random
 
 WHERE = "folder"
+SPACES = "\u0120\u2581"
+"""What stands for a space in front of a word: in byte-level vocabularies, and in those of Unigram."""
 
 
 def spoil(folder: Path, draw: Random) -> str | None:
@@ -23,7 +25,7 @@ def spoil(folder: Path, draw: Random) -> str | None:
         return None
     listed = isinstance(vocabulary, list)  # of Unigram: pairs of token and score, whose place is the id
     tokens = [entry[0] for entry in vocabulary] if listed else [*vocabulary]
-    words = [token for token in tokens if token.strip("▁Ġ").isalpha() and len(token) > 1]  # marks of a space before
+    words = [token for token in tokens if len(word := token.strip(SPACES)) > 1 and word.isalpha()]
     if len(words) < 2:
         return None
     one, other = draw.sample(words, 2)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelkit.conformance import PROFILES
+from modelkit.conformance import PROFILES, PROOF
 from modelkit.vocabulary import Artifact, Manifest, Variant, Verdict
 
 Record = dict[str, Any]
@@ -45,6 +45,7 @@ def record(
 def again(node: str, profile: str, examples: int | None = None) -> str:
     """The command that takes this one verdict again; `node` is pytest's id of it."""
     options = "" if profile == PROFILES[0] else f" --modelkit-profile {profile}"
+    options += " --modelkit-prove" if node.endswith(f"::{PROOF}") else ""
     return f"pytest --modelkit '{node}'{options}{f' --modelkit-examples {examples}' if examples else ''}"
 
 

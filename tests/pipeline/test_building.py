@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import small_models
 import stand_ins
@@ -506,3 +508,17 @@ def test_downloads_are_checked_by_content_and_not_fetched_again_by_force(project
     ran.clear()
     built(project, force=True)
     assert download.NAME not in ran
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "w8a8-per-token"])
+@pytest.mark.parametrize(("value", "held"), [(np.nan, "NaN"), (np.inf, "infinity among its values")])
+def test_a_damaged_weight_is_refused_by_name_whatever_the_scheme(
+    project: Path, scheme: str, value: float, held: str
+) -> None:
+    project.write_text(project.read_text().replace("scheme: w8a8-per-token", f"scheme: {scheme}"))
+    path = project.parent / "weights" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["encoder.layer.0.output.LayerNorm.weight"][3] = value
+    save_file(tensors, path)
+    with pytest.raises(StageError, match=rf"tensor encoder\.layer\.0\.output\.LayerNorm\.weight holds {held}"):
+        built(project)

@@ -90,6 +90,22 @@ def test_check_exits_1_for_a_broken_promise(modelkit, project: Path) -> None:
     assert modelkit("check", "tiny.yaml").returncode == NOT_CONFORMING
 
 
+def test_a_broken_promise_counts_more_than_a_check_that_could_not_run(modelkit, project: Path) -> None:
+    checks = project / "conformance" / "checks"
+    checks.mkdir()
+    (checks / "own.py").write_text(
+        "from dataclasses import dataclass\nVERSION = 1\n@dataclass(frozen=True)\nclass Options: pass\n"
+        "def check(subject, limits):\n"
+        "    from modelkit.errors import CheckError\n    raise CheckError('no abacus', hint='buy one')\n"
+    )
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("1 MB", "1 kB"))
+    done = modelkit("check", "tiny.yaml")
+    assert done.returncode == NOT_CONFORMING
+    assert "not conforming" in done.stdout
+    assert "own: errored" in done.stdout
+
+
 def test_an_unreachable_source_exits_3_with_one_line(modelkit, project: Path) -> None:
     shutil.rmtree(project / "store")
     shutil.rmtree(project / "weights")

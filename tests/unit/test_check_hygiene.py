@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from modelkit.checks import hygiene, nodes, outputs, unquantized
+from modelkit.checks import hygiene, outputs
 from modelkit.graphs import DATA, MODEL
 from modelkit.vocabulary import Artifact, Subject, Verdict
 from subjects import artifact, copied, drawn, fake, good, info, redrawn
@@ -375,6 +375,13 @@ def test_a_nan_of_any_width_fails_wherever_it_stands(tmp_path, dtype):
     assert fails_with(holding(tmp_path, numpy_helper.from_array(array, "weight")), "tensor weight holds NaN")
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_among_weights_fails(tmp_path, value):
+    array = np.float32([1, value, 0])
+    verdict = holding(tmp_path, numpy_helper.from_array(array, "weight"))
+    assert fails_with(verdict, "tensor weight holds infinity among its values")
+
+
 def test_a_nan_that_is_written_as_a_list_of_floats_fails(tmp_path):
     tensor = helper.make_tensor("weight", TensorProto.FLOAT, [2], [1.0, float("nan")])
     assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
@@ -401,23 +408,9 @@ def test_a_nan_that_a_node_holds_as_a_float_fails(tmp_path, value):
     assert fails_with(of(made), f"{next(iter(value))} of Constant fixed holds NaN")
 
 
-def test_infinity_passes_because_masks_are_made_of_it(tmp_path):
-    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
-    assert holding(tmp_path, numpy_helper.from_array(mask, "weight")).outcome == "passed"
-
-
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_infinity_in_a_weight_is_found_by_other_checks(subject, value):
-    scales, bias = "encoder.layer.0.intermediate.dense.weight/scales", "encoder.layer.0.intermediate.dense.bias"
-
-    def edit(array):
-        return np.where(np.arange(len(array)) == 7, np.float32(value), array)
-
-    spoiled = in_matrix(bias, edit)(in_matrix(scales, edit)(subject))
-    assert verdict_of(spoiled).outcome == "passed"
-    told = nodes.check(spoiled, nodes.Options())
-    assert (told.outcome, "is not finite" in told.sentence) == ("failed", True)
-    assert unquantized.check(spoiled, unquantized.Options()).sentence == f"{bias} is not the float32 model's"
+@pytest.mark.parametrize("mask", [np.triu(np.full((4, 4), -np.inf), 1), np.float32(-np.inf), np.float32([np.inf])])
+def test_a_mask_of_infinity_and_zeros_passes(tmp_path, mask):
+    assert holding(tmp_path, numpy_helper.from_array(np.float32(mask), "weight")).outcome == "passed"
 
 
 @pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0xFFC00000])
@@ -426,7 +419,7 @@ def test_every_kind_of_nan_fails(tmp_path, bits):
     assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
 
 
-@given(numbers=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
+@given(numbers=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 def test_any_number_passes(tmp_path_factory, numbers):
     tensor = numpy_helper.from_array(np.array(numbers, np.float32), "weight")
     assert holding(tmp_path_factory.mktemp("numbers"), tensor).outcome == "passed"

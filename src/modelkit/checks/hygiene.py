@@ -13,10 +13,10 @@ from modelkit.digests import digest_folder
 from modelkit.errors import ArtifactError, StageError
 from modelkit.vocabulary import Subject, Verdict
 
-VERSION = 3
+VERSION = 4
 PROMISE = (
     "the files are those that were built; no pickle, no escaping path, no unknown operator domain, no machine path, "
-    "no NaN"
+    "no NaN, no infinity among weights"
 )
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
 """ONNX's own operators and onnxruntime's contributed ones."""
@@ -32,7 +32,7 @@ class Options:
 
 def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     """Look at every file of the artifact and at the graph's own claims."""
-    from modelkit.graphs import parts  # noqa: PLC0415
+    from modelkit.graphs import contents, parts  # noqa: PLC0415
     from modelkit.graphs.files import read_graph  # noqa: PLC0415
 
     folder = subject.artifact.folder
@@ -45,37 +45,13 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
             # Whoever damaged the file, that is what was found, and no reason to be silent about the rest.
             problems.append(f"{path.name} {error.message if isinstance(error, StageError) else 'cannot be read'}")
             continue
-        operators.update(node.domain or "ai.onnx" for node in _nodes(model))
+        operators.update(node.domain or "ai.onnx" for node in contents.nodes(model))
         problems += [*_escapes(model, folder), *_foreign(model), *_paths(model), *_refused_by_checker(path)]
-        problems += _no_numbers(model, folder)
+        problems += contents.no_numbers(model, folder)
     measured = {"files": len(subject.artifact.files), "operators": dict(operators)}
     if problems:
         return Verdict("hygiene", "failed", "; ".join(problems), measured)
     return Verdict("hygiene", "passed", f"{len(subject.artifact.files)} files, as built", measured)
-
-
-def _bodies(model: Any) -> Iterator[Any]:
-    """The graph, the model's functions, and every graph inside a node of one of them."""
-    from modelkit.graphs.files import all_graphs  # noqa: PLC0415
-
-    for body in (model.graph, *model.functions):
-        yield from all_graphs(body)
-
-
-def _nodes(model: Any) -> Iterator[Any]:
-    for body in _bodies(model):
-        yield from body.node
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """Every tensor in the file: stored ones, sparse ones, and those in the attributes of nodes."""
-    for body in _bodies(model):
-        yield from getattr(body, "initializer", ())
-        for sparse in getattr(body, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
 
 
 def _changed(subject: Subject) -> Iterator[str]:
@@ -101,9 +77,10 @@ def _pickles(folder: Path) -> Iterator[str]:
 
 
 def _escapes(model: Any, folder: Path) -> Iterator[str]:
+    from modelkit.graphs import contents  # noqa: PLC0415
     from modelkit.graphs.files import external_location  # noqa: PLC0415
 
-    for tensor in _tensors(model):
+    for tensor in contents.tensors(model):
         place = external_location(tensor)
         if not place:
             continue
@@ -115,28 +92,6 @@ def _escapes(model: Any, folder: Path) -> Iterator[str]:
             yield f"tensor {tensor.name} reaches beyond the end of {location}"
 
 
-def _no_numbers(model: Any, folder: Path) -> Iterator[str]:
-    """Quantizing swallows a NaN, so that no output shows it. Infinity may be meant: masks are made of it."""
-    import numpy as np  # noqa: PLC0415
-    import onnx  # noqa: PLC0415
-
-    from modelkit.graphs.files import array_of  # noqa: PLC0415
-
-    for tensor in _tensors(model):
-        if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
-            continue
-        try:
-            stored = array_of(tensor, folder)
-        except StageError:
-            continue  # what is not where it says is told already
-        if np.isnan(stored).any():
-            yield f"tensor {tensor.name} holds NaN"
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if np.isnan([attribute.f, *attribute.floats]).any():
-                yield f"{attribute.name} of {node.op_type} {node.name or node.output[0]} holds NaN"
-
-
 def _fits(place: Mapping[str, str], size: int) -> bool:
     try:
         offset, length = int(place.get("offset", 0)), int(place.get("length", 0))
@@ -146,14 +101,20 @@ def _fits(place: Mapping[str, str], size: int) -> bool:
 
 
 def _foreign(model: Any) -> Iterator[str]:
+    from modelkit.graphs import contents  # noqa: PLC0415
+
     # A function that the file itself defines needs nobody's code.
     own = {(function.domain, function.name) for function in model.functions}
-    for domain in sorted({node.domain for node in _nodes(model) if (node.domain, node.op_type) not in own} - DOMAINS):
+    for domain in sorted(
+        {node.domain for node in contents.nodes(model) if (node.domain, node.op_type) not in own} - DOMAINS
+    ):
         yield f"operators of the domain {domain} need code that no runtime ships"
 
 
 def _paths(model: Any) -> Iterator[str]:
-    described = [model, *_bodies(model), *_nodes(model)]
+    from modelkit.graphs import contents  # noqa: PLC0415
+
+    described = [model, *contents.bodies(model), *contents.nodes(model)]
     texts = [model.producer_name, model.graph.name, *(part.doc_string for part in described)]
     # Exporters keep a node's stack trace in its metadata, file names and all.
     texts += [entry.value for part in described for entry in part.metadata_props]

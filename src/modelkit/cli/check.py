@@ -51,7 +51,7 @@ def command(selection: Selection, *, force: bool, profile: str, examples: int | 
     evidence.write(records, selection.out)
     click.echo(table.render(records, color=sys.stdout.isatty()), nl=False)
     outcomes = {one["verdict"]["outcome"] for one in records}
-    sys.exit(COULD_NOT_RUN if "errored" in outcomes else NOT_CONFORMING if "failed" in outcomes else CONFORMING)
+    sys.exit(NOT_CONFORMING if "failed" in outcomes else COULD_NOT_RUN if "errored" in outcomes else CONFORMING)
 
 
 def _examined(

@@ -93,7 +93,7 @@ def _refuse_unstorable(name: str, array: Floats) -> None:
     if not max(array.max(), -array.min()) <= LARGEST:
         raise StageError(
             f"tensor '{name}' holds NaN or values beyond {LARGEST:,}, which no float16 scale reaches",
-            hint="are the weights damaged? the scheme fp32 takes them as they are",
+            hint="the scheme fp32 takes large values as they are",
         )
 
 

@@ -31,10 +31,10 @@ def render(records: Sequence[Record], width: int = 120, color: bool = False) -> 
 def _state(group: Sequence[Record]) -> str:
     outcomes = {record["verdict"]["outcome"] for record in group}
     draft = " (draft)" if group[-1]["draft"] else ""
-    if "errored" in outcomes:
-        return f"[red]could not run[/red]{draft}"
     if "failed" in outcomes:
         return f"[red]not conforming[/red]{draft}"
+    if "errored" in outcomes:
+        return f"[red]could not run[/red]{draft}"
     if outcomes <= {"skipped"}:
         return "draft" if draft else "not checked"
     if left := len(set(group[-1]["keys"]) - {record["verdict"]["check"] for record in group}):
@@ -59,13 +59,12 @@ def _margin(group: Sequence[Record]) -> str:
 
 
 def _checks(group: Sequence[Record]) -> str:
-    """How many passed, and by name only what did not: twenty names that passed would hide the one that failed."""
+    """How many passed or were skipped, and the names of all others: twenty names would hide the one that failed."""
     names: dict[str, list[str]] = {}
     for record in group:
         names.setdefault(record["verdict"]["outcome"], []).append(record["verdict"]["check"])
-    passed = len(names.pop("passed", ()))
-    others = [f"{outcome}: {', '.join(checks)}" for outcome, checks in names.items()]
-    return "; ".join([*others, f"{passed} passed"])
+    counted = [f"{len(names.pop(outcome))} {outcome}" for outcome in ("passed", "skipped") if outcome in names]
+    return "; ".join([*(f"{outcome}: {', '.join(checks)}" for outcome, checks in names.items()), *counted])
 
 
 def _notes(groups: Iterable[Sequence[Record]]) -> list[str]:

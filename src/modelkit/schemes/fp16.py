@@ -46,7 +46,8 @@ def quantize(source: Path, into: Path, options: Options) -> None:  # noqa: ARG00
             array = tensor.numpy()
             if not np.abs(array).max() <= np.finfo(np.float16).max:
                 raise StageError(
-                    f"tensor '{name}' holds NaN or values beyond float16's 65504", hint="use the scheme fp32"
+                    f"tensor '{name}' holds NaN or values beyond float16's 65504",
+                    hint="the scheme fp32 takes large values as they are",
                 )
             # What bodies store goes to the outer graph, where another body's tensor may have the name already.
             free = next(n for n in _numbered(name) if f"{n}/float16" not in names)

@@ -48,12 +48,25 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     task.verify(source, _vocabulary_size(source))
     export = job.manifest.export
     kinds.load("exporters", export.kind).export(job.manifest, source, into, export.options)
+    _refuse_damaged(into)
     for name in task.CONSUMER_FILES:
         if name == tokenizer.FILE:
             tokenizer.write_tokenizer(source, into)
         elif (source / name).exists():
             shutil.copyfile(source / name, into / name)
     (into / model.CARD).write_bytes(model.card(job.manifest.name, job.manifest.task).encode())
+
+
+def _refuse_damaged(into: Path) -> None:
+    """Whatever the scheme: what is quantized hides a NaN, and what is not carries it into every output."""
+    from modelkit.graphs.contents import no_numbers  # noqa: PLC0415
+    from modelkit.graphs.files import read_graph  # noqa: PLC0415
+
+    for part, path in graphs.parts(into).items():
+        for damage in no_numbers(read_graph(path), path.parent):
+            raise StageError(
+                f"{part}: {damage}", hint="the source's weights are damaged: fetch them again, or ask their author"
+            )
 
 
 def _vocabulary_size(source: Path) -> int | None:

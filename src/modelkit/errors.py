@@ -76,8 +76,8 @@ class CheckError(ModelkitError):
 class InputError(ModelkitError, ValueError):
     """The caller of a loaded model must act: what it was given is nothing it can answer.
 
-    A prompt that is empty or too long, an unknown kind of text, no labels, an image cut short. It is a `ValueError`,
-    too; what has the wrong type altogether (a text where a list belongs) is a `TypeError`.
+    A prompt that is empty or too long, a text where a list belongs, no labels, an image cut short. It is a `ValueError`,
+    too.
     """
 
     exit_code = USAGE

@@ -47,12 +47,6 @@ def refuse_short(max_tokens: int, fewest: int) -> None:
         raise ManifestError(f"expected max_tokens of at least {fewest}, got {max_tokens}")
 
 
-def refuse_bare(given: Any, call: str, what: str = "text") -> None:
-    """Raise `TypeError` for one string where `call` takes a list: it would be taken letter by letter."""
-    if isinstance(given, str):
-        raise TypeError(f"{call} takes a list of {what}s; put the one {what} in brackets")
-
-
 def in_batches(lengths: Sequence[int], batch_size: int, most_tokens: float = MOST_TOKENS) -> Iterator[list[int]]:
     """Positions in `lengths`, shortest first: texts of like length share a batch, so that little is spent on padding.
 

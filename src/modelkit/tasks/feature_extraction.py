@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from modelkit import arguments
 from modelkit.errors import InputError, StageError
 from modelkit.tokenizer import (
     COMPANIONS,
@@ -14,7 +15,6 @@ from modelkit.tokenizer import (
     pad_id,
     padded,
     read_tokenizer,
-    refuse_bare,
     refuse_short,
     refuse_stranger,
 )
@@ -111,18 +111,18 @@ class Embedder:
 
         `kind` is what the texts are for, one of `kinds`; by default the first, where there are any. Texts of like
         length share a batch, of fewer than `batch_size` if they are long; rows come back in the given order.
-        Raises `TypeError` for a bare string, which would be embedded letter by letter, and `InputError` for a kind that
-        the model does not know.
+        Raises `InputError` for a bare string, which would be embedded letter by letter, for what is no text, and for a
+        kind that the model does not know.
         """
         import numpy as np  # noqa: PLC0415
 
-        refuse_bare(texts, "embed")
-        prefix = self._prefix(kind)
-        if not texts:
+        given, prefix = arguments.texts("texts", texts), self._prefix(kind)
+        most = arguments.whole("batch_size", batch_size, least=1)
+        if not given:
             return np.empty((0, self.width), np.float32)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prefix + text for text in texts])]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([prefix + text for text in given])]
         rows: list[Any] = [None] * len(ids)
-        for batch in in_batches([len(one) for one in ids], batch_size):
+        for batch in in_batches([len(one) for one in ids], most):
             for row, vector in zip(batch, self._run([ids[row] for row in batch]), strict=True):
                 rows[row] = vector
         return np.stack(rows)
@@ -144,7 +144,7 @@ class Embedder:
     def _prefix(self, kind: str | None) -> str:
         if kind is None:
             return next(iter(self._prefixes.values()), "")
-        if kind not in self._prefixes:
+        if arguments.text("kind", kind) not in self._prefixes:
             known = f"its kinds are {', '.join(self.kinds)}" if self.kinds else "all texts are alike to it"
             raise InputError(f"the model knows no texts of the kind '{kind}'", hint=known)
         return self._prefixes[kind]

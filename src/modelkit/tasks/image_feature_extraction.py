@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit import arguments
 from modelkit.errors import ManifestError, StageError
 from modelkit.images import DATA_URL, MOST_PIXELS, SETTINGS, Preprocessor, read_settings
 from modelkit.tokenizer import (
@@ -14,7 +15,6 @@ from modelkit.tokenizer import (
     in_batches,
     padded,
     read_tokenizer,
-    refuse_bare,
     refuse_short,
     refuse_stranger,
 )
@@ -82,31 +82,33 @@ class ImageTextEmbedder:
         """One row of length one per image: float32[len(images), width].
 
         An image is a path, a file's bytes, a `data:image/...;base64,` URL, a Pillow image or uint8[height, width, 3].
-        Raises `InputError` for what is no image, is damaged or too large, `TypeError` for one image without a list.
+        Raises `InputError` for what is no image, is damaged or too large, and for one image without a list.
         """
         import numpy as np  # noqa: PLC0415
 
         if not isinstance(images, list | tuple):
-            raise TypeError("embed_images takes a list of images; put the one image in brackets")
-        session = self._vision()
+            # An array could be gone through as well: row by row of one image.
+            raise arguments.wrong("images", "a list of images", images, hint="put the one image in brackets")
+        most, session = arguments.whole("batch_size", batch_size, least=1), self._vision()
         rows = [np.empty((0, _width(session, VISION)), np.float32)]
-        for start in range(0, len(images), batch_size):
-            pixels = np.stack([self._preprocessor.pixel_values(image) for image in images[start : start + batch_size]])
+        for start in range(0, len(images), most):
+            pixels = np.stack([self._preprocessor.pixel_values(image) for image in images[start : start + most]])
             rows.append(_run(session, VISION, pixels))
         return np.concatenate(rows)
 
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """One row of length one per text: float32[len(texts), width], in the space of the images.
 
-        Texts of like length share a batch; rows come back in the given order. Raises `TypeError` for a bare string.
+        Texts of like length share a batch; rows come back in the given order. Raises `InputError` for a bare string, and for
+        what is no text.
         """
         import numpy as np  # noqa: PLC0415
 
-        refuse_bare(texts, "embed_texts")
+        given, most = arguments.texts("texts", texts), arguments.whole("batch_size", batch_size, least=1)
         session = self._part(TEXT)
-        rows = np.empty((len(texts), _width(session, TEXT)), np.float32)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        for batch in in_batches([len(one) for one in ids], batch_size):
+        rows = np.empty((len(given), _width(session, TEXT)), np.float32)
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(given)]
+        for batch in in_batches([len(one) for one in ids], most):
             # 0, whatever pad the tokenizer has: what comes after a text is never looked at, and where a text ends may
             # be told by its largest id, which a pad must not be.
             rows[batch] = _run(session, TEXT, *padded([ids[row] for row in batch], 0))
@@ -120,14 +122,14 @@ class ImageTextEmbedder:
         """What the checks compare: a row per text, that of the image where the text is a `data:image/` URL."""
         import numpy as np  # noqa: PLC0415
 
-        refuse_bare(texts, "outputs")
-        seen = [row for row, text in enumerate(texts) if text.startswith(DATA_URL)]
-        read = [row for row, text in enumerate(texts) if not text.startswith(DATA_URL)]
-        made = self.embed_texts([texts[row] for row in read], batch_size=batch_size)
-        rows = np.empty((len(texts), made.shape[1]), np.float32)
+        given = arguments.texts("texts", texts)
+        seen = [row for row, text in enumerate(given) if text.startswith(DATA_URL)]
+        read = [row for row, text in enumerate(given) if not text.startswith(DATA_URL)]
+        made = self.embed_texts([given[row] for row in read], batch_size=batch_size)
+        rows = np.empty((len(given), made.shape[1]), np.float32)
         rows[read] = made
         if seen:
-            rows[seen] = self.embed_images([texts[row] for row in seen], batch_size=batch_size)
+            rows[seen] = self.embed_images([given[row] for row in seen], batch_size=batch_size)
         return rows
 
     def _vision(self) -> Session:

@@ -114,7 +114,7 @@ class _Scores:
 
 def _again(case: Case) -> str:
     """The call that shows it, of what `modelkit.model.load` gives."""
-    from modelkit.texts import shown  # noqa: PLC0415
+    from modelkit.texts import exact  # noqa: PLC0415
 
-    texts, labels = (", ".join(map(shown, some)) for some in case[:2])
+    texts, labels = (", ".join(map(exact, some)) for some in case[:2])
     return f"load(folder).classify([{texts}], [{labels}], multi_label={case[2]})"

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from modelkit import graphs, kinds, model, runtime
-from modelkit.conformance import PROOF, Examination, given, plan
+from modelkit.conformance import PROFILES, PROOF, Examination, given, plan
 from modelkit.digests import digest_folder, digest_of, key_of
 from modelkit.errors import CheckError, ModelkitError
 from modelkit.limits import at_least, judge
@@ -110,6 +110,12 @@ def key(examination: Examination) -> str:
             "code": code(sys.modules[__name__], surgery),
         }
     )
+
+
+def standing(examination: Examination) -> list[str]:
+    """`key` in every profile, lightest first, as `Examination.standing` has those of a check."""
+    profiles = [replace(examination, profile=profile) for profile in PROFILES]
+    return list(dict.fromkeys(key(one) for one in (*profiles, examination)))
 
 
 def prove(

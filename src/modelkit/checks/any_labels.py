@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from modelkit.errors import ModelkitError, StageError
@@ -105,9 +104,10 @@ class _Scores:
 
     def _moved(self, row: Sequence[Any], other: Sequence[Any]) -> str | None:
         """A label's score must not hang on its place, and a label that is there twice has one score."""
-        both = sorted((one.label, one.score) for one in (*row, *other))
-        steps = [(b[1] - a[1], a[0]) for a, b in pairwise(both) if a[0] == b[0]]
-        error, label = max(steps, default=(0.0, ""))
+        scores: dict[str, list[float]] = {}
+        for one in (*row, *other):
+            scores.setdefault(one.label, []).append(one.score)
+        error, label = max((max(some) - min(some), label) for label, some in scores.items())
         self.measured["order_error"] = max(self.measured["order_error"], error)
         return f"{label!r} scores {error:.2g} more in another place" if error > self._limits.order_error else None
 

@@ -159,8 +159,15 @@ def _fitting(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _passed(clean: Examination, progress: Progress) -> tuple[str, ...]:
-    """The checks that pass undamaged, the quickest first."""
-    seconds, planned = {}, plan(clean.build.job.manifest, clean.profile)
+    """The checks that pass undamaged, the quickest first, less those that build again."""
+    project = kinds.project_of(clean.build.job.manifest.path)
+    # Built again from the undamaged source, anything differs from a damaged copy: that shows nothing.
+    planned = [
+        check
+        for check in plan(clean.build.job.manifest, clean.profile)
+        if not getattr(kinds.load("checks", check, project), "REBUILDS", False)
+    ]
+    seconds = {}
     for number, check in enumerate(planned):
         progress("the undamaged artifact", number, len(planned))
         start = time.perf_counter()

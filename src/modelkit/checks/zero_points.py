@@ -111,8 +111,7 @@ def _same(ours: ir.Value | None, theirs: ir.Value | None) -> bool | None:
     if one is None or other is None:
         return False
     # One number stands for as many as there are of the other.
-    size = max(one.size, other.size)
-    return bool(np.array_equal(*(np.resize(some, size) if some.size == 1 else some for some in (one, other))))
+    return (1 in (one.size, other.size) or one.size == other.size) and bool(np.equal(one, other).all())
 
 
 def _numbers(zero: ir.Value | None) -> Any:

@@ -243,6 +243,24 @@ def test_a_tensor_that_cannot_be_read_fails_and_is_no_crash(copy, where):
     assert "stores nothing that can be read as embeddings.LayerNorm.bias" in verdict.sentence
 
 
+def test_a_part_that_keeps_no_name_fails_beside_one_that_keeps_them(tmp_path_factory, tmp_path):
+    subject = copied(pictures(tmp_path_factory.getbasetemp()), tmp_path / "copy")
+    path = subject.artifact.folder / "vision_model.onnx"
+    proto = onnx.load(path)
+    renamed("other/")(proto)
+    onnx.save(proto, path)
+    verdict = verdict_of(replace(subject, artifact=artifact(subject.artifact.folder)))
+    assert (verdict.outcome, verdict.sentence) == (
+        "failed", "the artifact's vision_model keeps no name of a value of the float32 model",
+    )  # fmt: skip
+
+
+def test_a_part_that_no_text_reaches_is_an_error_and_no_verdict(tmp_path_factory):
+    subject = pictures(tmp_path_factory.getbasetemp())
+    with pytest.raises(CheckError, match="no text of the corpus reaches vision_model"):
+        verdict_of(replace(subject, corpus=texts("one text", "another text")))
+
+
 def test_an_artifact_that_keeps_no_name_is_skipped_and_says_so(copy):
     verdict = verdict_of(redrawn(copy, renamed("other/")))
     assert (verdict.outcome, verdict.sentence) == (

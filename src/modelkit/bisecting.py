@@ -61,12 +61,14 @@ class Report:
     """How many pieces the two graphs compute otherwise."""
     total: float
     """Relative error of the artifact's output; of several parts, the largest."""
+    usual: float
+    """The median of what all pieces make wrong of exact inputs, those too whose effect on the output is not told."""
 
     @property
     def suspects(self) -> tuple[Finding, ...]:
         """Findings whose own error no rounding explains: many times that of most others; the largest first."""
-        usual = median(one.own for one in self.findings) if self.findings else 0.0
-        return tuple(sorted((one for one in self.findings if one.own > UNUSUAL * usual), key=lambda one: -one.own))
+        unusual = (one for one in self.findings if one.own > UNUSUAL * self.usual)
+        return tuple(sorted(unusual, key=lambda one: -one.own))
 
 
 def bisect(
@@ -83,16 +85,18 @@ def bisect(
     by name, or the float32 model cannot be run.
     """
     rows = _spread(corpora.rows(manifest)[0], texts)
-    found, count, total = [], 0, 0.0
+    found: list[Finding] = []
+    errors: list[float] = []
+    total = 0.0
     feeds = tracing.feeds(reference.folder, manifest.task, [row["text"] for row in rows])
     runtime.give_back_memory()  # of the sessions that recorded them
     for part, fed in feeds.items():
         pair = _Pair(part, reference, artifact, fed, workspace / part)
-        found += pair.findings(progress)
-        count, total = count + pair.count, max(total, pair.total())
+        of_part, own = pair.findings(progress)
+        found, errors, total = found + of_part, errors + own, max(total, pair.total())
     ranked = sorted(found, key=lambda one: (-one.output, -one.own, one.value))
     weights = _weights([one.output for one in ranked])
-    return Report(tuple(map(_with_share, ranked, weights)), count, total)
+    return Report(tuple(map(_with_share, ranked, weights)), len(errors), total, median(errors) if errors else 0.0)
 
 
 def _weights(outputs: Sequence[float]) -> list[float]:
@@ -136,26 +140,25 @@ class _Pair:
                 f"the artifact's {part} has no value whose name the float32 model knows",
                 hint="use a scheme that keeps the names of values",
             )
-        self.count = len(self._pieces)
 
-    def findings(self, progress: Callable[[str, int, int | None], None]) -> list[Finding]:
-        """Every piece of the artifact that was measured, share still open."""
+    def findings(self, progress: Callable[[str, int, int | None], None]) -> tuple[list[Finding], list[float]]:
+        """The pieces with the largest errors of exact inputs, share still open; and those errors of every piece."""
         from modelkit.graphs import pieces  # noqa: PLC0415
 
         if not self._pieces:
-            return []
+            return [], []
         session = self._switchable()
         types = pieces.types_of(self._reference)
         own = []
         for number, piece in enumerate(self._pieces):
-            progress(f"{self.part}: what each piece makes of exact inputs", number, self.count)
+            progress(f"{self.part}: what each piece makes of exact inputs", number, len(self._pieces))
             own.append((self._own(session, piece, types), piece))
         own.sort(key=lambda one: -one[0])
         found = []
         for number, (error, piece) in enumerate(own[:MOST]):
-            progress(f"{self.part}: what each piece does to the output", number, min(MOST, self.count))
+            progress(f"{self.part}: what each piece does to the output", number, min(MOST, len(own)))
             found.append(self._finding(piece, error, self._output(session, piece, types)))
-        return found
+        return found, [error for error, _ in own]
 
     def total(self) -> float:
         """Relative error of the artifact's output."""

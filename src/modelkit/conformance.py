@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit import (
+    byte_level,
     corpora,
     distances,
     feeds,
@@ -36,12 +37,14 @@ from modelkit.stages.download import NAME as DOWNLOADED
 from modelkit.stages.job import code, tool
 from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
 
-TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow")
+TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow", "hypothesis", "jinja2")
 """What a verdict's figures may depend on, beside the artifact."""
-SHARED = (judgement, searching, corpora, distances, texts, feeds, tracing, graphs)
+SHARED = (judgement, searching, corpora, distances, texts, feeds, tracing, graphs, byte_level)
 """What checks share: an edit of it may change a verdict."""
 PROFILES = ("quick", "full", "release")
 """How much is looked at: each profile runs the checks of those before it, too, and tries more examples."""
+GIVEN = ("passed", "failed", "skipped")
+"""What a check may find. The other outcomes are not its to give: any other text would pass for a pass."""
 PROOF = "prove"
 """The verdict on the checks themselves, which stands beside theirs (`modelkit.proving`)."""
 
@@ -110,6 +113,11 @@ class Examination:
         except (CheckError, InputError) as error:
             message = f"{self.build.job.name}: {check} could not run: {error.message}"
             raise CheckError(message, where=error.where, hint=error.hint) from error
+        if found.outcome not in GIVEN:
+            raise CheckError(
+                f"{self.build.job.name}: {check} gave the outcome {found.outcome!r}",
+                hint=f"a check gives {', '.join(GIVEN)}, and raises CheckError when it cannot run",
+            )
         # A project's check may not pass its verdict off as another's.
         verdict: Verdict = replace(found, check=check)
         return verdict
@@ -142,6 +150,14 @@ class Examination:
     def keys(self) -> dict[str, str]:
         """The key of every planned check."""
         return {check: self.key(check) for check in plan(self.build.job.manifest, self.profile)}
+
+    def standing(self) -> dict[str, list[str]]:
+        """The keys of each check in every profile that runs it, lightest first: verdicts under these still stand."""
+        standing: dict[str, list[str]] = {}
+        for one in (*(replace(self, profile=profile) for profile in PROFILES), self):
+            for check, key in one.keys().items():
+                standing.setdefault(check, []).append(key)
+        return standing
 
     def _module(self, check: str) -> Any:
         return kinds.load("checks", check, kinds.project_of(self.build.job.manifest.path))

@@ -63,6 +63,20 @@ class StageError(ModelkitError):
         self.log = log
 
 
+class MissingFileError(StageError):
+    """A source lacks a file that building needs.
+
+    `hint` is for a manifest that does not want the file; `make` says how one comes by it where the place has none, and
+    is None where the hint is right even so.
+    """
+
+    def __init__(
+        self, name: str, *, besides: str = "", hint: str = "add it to `source.files`", make: str | None = ""
+    ) -> None:
+        super().__init__(f"no {name} in the source{f', but {besides}' if besides else ''}", hint=hint)
+        self.name, self.make = name, make
+
+
 class ArtifactError(ModelkitError):
     """A finished folder is not what modelkit put there."""
 

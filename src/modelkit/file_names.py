@@ -32,6 +32,11 @@ def is_safe(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
+def wants(patterns: Iterable[str], name: str) -> bool:
+    """Whether one of `patterns` matches `name`."""
+    return any(matches(name, pattern) for pattern in patterns)
+
+
 def refuse_unsafe(names: Iterable[str]) -> None:
     """Raise `SourceError` if a name could leave the folder it is written to."""
     if unsafe := sorted(name for name in names if not is_safe(name)):
@@ -52,7 +57,7 @@ def select(wanted: Wanted, available: Iterable[str]) -> tuple[str, ...]:
         if missing := sorted(set(wanted.names) - set(available)):
             raise SourceError(f"has no {listed(missing)}", hint="the lock names files that this place does not have")
         return tuple(name for name in available if name in wanted.names)
-    chosen = tuple(name for name in available if any(matches(name, pattern) for pattern in wanted.patterns))
+    chosen = tuple(name for name in available if wants(wanted.patterns, name))
     if not chosen:
         raise SourceError(
             f"has no file that matches {listed(wanted.patterns)}",

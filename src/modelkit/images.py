@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
-from modelkit.errors import InputError, StageError
+from modelkit.errors import InputError, MissingFileError, StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def read_settings(folder: Path) -> Settings:
 
     path = folder / SETTINGS
     if not path.exists():
-        raise StageError(f"no {SETTINGS} in the source", hint="add it to `source.files`")
+        raise MissingFileError(SETTINGS)
     adapter = TypeAdapter(with_config(ConfigDict(strict=True, extra="ignore"))(Settings))
     try:
         return adapter.validate_json(path.read_bytes())

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from modelkit.errors import StageError
+from modelkit.errors import MissingFileError, StageError
 
 
 def read_object(path: Path, *, needed: bool = False) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def read_object(path: Path, *, needed: bool = False) -> dict[str, Any]:
     """
     if not path.exists():
         if needed:
-            raise StageError(f"no {path.name} in the source", hint="add it to `source.files`")
+            raise MissingFileError(path.name)
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

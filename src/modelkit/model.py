@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelkit import graphs, kinds, runtime
+from modelkit import graphs, kinds, runtime, tokenizer
 from modelkit.errors import ManifestError, StageError
 from modelkit.vocabulary import Choice
 
+SUMS = "SHA256SUMS"
+"""In every finished folder: the digests of its other files, in the form `sha256sum --check` reads."""
 CARD = "modelkit.json"
 """In every finished folder: which task the model is for, and that task's options."""
 
@@ -23,14 +26,30 @@ CARD = "modelkit.json"
 def load(folder: Path | str, threads: int | None = None) -> Any:
     """The model in `folder` as its task's object, e.g. with `.embed(texts)`.
 
-    `threads` is onnxruntime's intra-op thread count. Raises `StageError` when the folder is not a finished one.
+    `threads` is onnxruntime's intra-op thread count. Raises `StageError` when the folder is not a finished one,
+    or lacks a file beside the model that it was finished with.
     """
     folder = Path(folder)
     task = read_card(folder)
+    module = kinds.load("tasks", task.kind)
+    _refuse_incomplete(folder, module.CONSUMER_FILES)
     found = graphs.parts(folder)
     if not found:
         raise StageError("has no *.onnx file", where=folder, hint="build it again")
-    return kinds.load("tasks", task.kind).open_(folder, runtime.Sessions(found, threads), task.options)
+    return module.open_(folder, runtime.Sessions(found, threads), task.options)
+
+
+def _refuse_incomplete(folder: Path, companions: Sequence[str]) -> None:
+    """Of the task's `companions` one that is gone would show itself late, or as answers that are a little worse.
+
+    A part of the model may be left out by whoever has no use for it.
+    """
+    if not (folder / SUMS).exists():
+        return
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    named = {line.partition("  ")[2] for line in lines}
+    if missing := [name for name in companions if name in named and not (folder / name).exists()]:
+        raise StageError(f"{missing[0]} is missing", where=folder, hint=tokenizer.INCOMPLETE)
 
 
 def card(name: str, task: Choice) -> str:

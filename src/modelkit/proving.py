@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from modelkit import graphs, kinds, model, runtime
-from modelkit.conformance import PROOF, Examination, given, plan
+from modelkit.conformance import PROFILES, PROOF, Examination, given, plan
 from modelkit.digests import digest_folder, digest_of, key_of
 from modelkit.errors import CheckError, ModelkitError
 from modelkit.limits import at_least, judge
@@ -112,6 +112,12 @@ def key(examination: Examination) -> str:
     )
 
 
+def standing(examination: Examination) -> list[str]:
+    """`key` in every profile, lightest first, as `Examination.standing` has those of a check."""
+    profiles = [replace(examination, profile=profile) for profile in PROFILES]
+    return list(dict.fromkeys(key(one) for one in (*profiles, examination)))
+
+
 def prove(
     examination: Examination,
     workspace: Path,
@@ -153,8 +159,15 @@ def _fitting(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _passed(clean: Examination, progress: Progress) -> tuple[str, ...]:
-    """The checks that pass undamaged, the quickest first."""
-    seconds, planned = {}, plan(clean.build.job.manifest, clean.profile)
+    """The checks that pass undamaged, the quickest first, less those that build again."""
+    project = kinds.project_of(clean.build.job.manifest.path)
+    # Built again from the undamaged source, anything differs from a damaged copy: that shows nothing.
+    planned = [
+        check
+        for check in plan(clean.build.job.manifest, clean.profile)
+        if not getattr(kinds.load("checks", check, project), "REBUILDS", False)
+    ]
+    seconds = {}
     for number, check in enumerate(planned):
         progress("the undamaged artifact", number, len(planned))
         start = time.perf_counter()

@@ -187,6 +187,7 @@ class VariantCollector(pytest.Collector):
         self.failure: str | None = None
         self.told: list[str] = []
         self.keys: dict[str, str] = {}
+        self.standing: dict[str, list[str]] = {}
 
     def collect(self) -> Iterator[pytest.Item]:
         items = [CheckItem.from_parent(self, name=check) for check in self.checks]
@@ -221,6 +222,7 @@ class VariantCollector(pytest.Collector):
     def _build(self, *, force: bool, offline: bool) -> None:
         from modelkit import conformance, delivery, lock, pipeline, proving  # noqa: PLC0415
         from modelkit.errors import ManifestError  # noqa: PLC0415
+        from modelkit.reports import evidence  # noqa: PLC0415
         from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
         store, context = self.run.store, Fetching(self.path.parent, offline)
@@ -235,9 +237,12 @@ class VariantCollector(pytest.Collector):
         self.examination = conformance.Examination(
             prepared, artifact, option("modelkit_profile"), option("modelkit_examples")
         )
-        self.keys = self.examination.keys()
+        self.keys, self.standing = self.examination.keys(), self.examination.standing()
         if option("modelkit_prove"):
             self.keys[conformance.PROOF] = proving.key(self.examination)
+        place = self.run.root, self.variant.channel, self.manifest.name, self.variant.name
+        if evidence.holds(*place, conformance.PROOF) or option("modelkit_prove"):
+            self.standing[conformance.PROOF] = proving.standing(self.examination)
         self.told = [*prepared.job.told, *store.dropped]
         store.dropped.clear()
 
@@ -318,6 +323,7 @@ class CheckItem(pytest.Item):
             variant.told,
             variant.draft,
             variant.keys,
+            variant.standing,
             self.config.getoption("modelkit_profile"),
             self.config.getoption("modelkit_examples"),
         )

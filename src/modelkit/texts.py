@@ -83,8 +83,18 @@ def smallest(text: str, fails: Callable[[str], bool]) -> str:
 
 def shown(text: str, most: int = 120) -> str:
     """`text` as a Python expression: what repeats as a product, and of what is longer than `most` the beginning."""
-    # The first place where a text meets itself again is its period.
-    period = (text + text).find(text, 1)
-    if len(text) > most and 0 < period < len(text):
-        return f"{shown(text[:period], most)} * {len(text) // period}"
-    return ascii(text) if len(text) <= most else f"{text[:most]!a}... ({len(text)} characters)"
+    if len(text) <= most or (0 < (period := _period(text)) <= most and period < len(text)):
+        return exact(text, most)
+    return f"{text[:most]!a}... ({len(text)} characters)"
+
+
+def exact(text: str, most: int = 120) -> str:
+    """A Python expression whose value is `text`; one that is longer than `most` and repeats is a product."""
+    if len(text) > most and 0 < (period := _period(text)) < len(text):
+        return f"{text[:period]!a} * {len(text) // period}"
+    return ascii(text)
+
+
+def _period(text: str) -> int:
+    """The first place where a text meets itself again."""
+    return (text + text).find(text, 1)

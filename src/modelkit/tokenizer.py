@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit import byte_level
-from modelkit.errors import ManifestError, StageError
+from modelkit.errors import ManifestError, MissingFileError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,16 +22,17 @@ MOST_TOKENS = 8192
 FILE = "tokenizer.json"
 COMPANIONS = (FILE, byte_level.CONFIG, byte_level.SPECIAL)
 """What a consumer needs to read texts as the model does; all but the first are copied when the source has them."""
+INCOMPLETE = "the folder is incomplete: build it again"
 OTHER_FORMS = ("*.model", "vocab.txt", byte_level.VOCABULARY, byte_level.MERGES)
 """Of tokenizers whose fast form another tool has to make."""
 
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
-    """Parse tokenizer.json. Raises `StageError` when it is missing or does not parse."""
+    """Parse the tokenizer.json of a finished folder. Raises `StageError` when it is missing or does not parse."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
     if not path.exists():
-        raise _missing(path.parent)
+        raise StageError(f"{path.name} is missing", where=path.parent, hint=INCOMPLETE)
     # The library raises a bare Exception for every kind of broken file.
     try:
         return Tokenizer.from_file(str(path))
@@ -116,8 +117,10 @@ def of_source(folder: Path) -> tokenizers.Tokenizer:
     """The tokenizer of a source, whichever files say it. Raises `StageError` when there is none, or it is damaged."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
-    if (folder / FILE).exists() or not byte_level.is_there(folder):
+    if (folder / FILE).exists():
         return read_tokenizer(folder / FILE)
+    if not byte_level.is_there(folder):
+        raise _missing(folder)
     # The library raises a bare Exception here, too.
     try:
         return Tokenizer.from_str(byte_level.tokenizer_json(folder))
@@ -130,13 +133,13 @@ def of_source(folder: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _missing(folder: Path) -> StageError:
+def _missing(folder: Path) -> MissingFileError:
     """What to do depends on what the source has instead."""
     others = sorted(path.name for pattern in OTHER_FORMS for path in folder.glob(pattern))
     if not others:
-        return StageError("no tokenizer.json in the source", hint="add it to `source.files`")
+        return MissingFileError(FILE, make=byte_level.MAKE_ONE)
     if others == [byte_level.VOCABULARY]:
         hint = f"add {byte_level.MERGES} to `source.files`, which belongs to it"
     else:
         hint = byte_level.MAKE_ONE
-    return StageError(f"no tokenizer.json in the source, but {', '.join(others)}", hint=hint)
+    return MissingFileError(FILE, besides=", ".join(others), hint=hint, make=None)

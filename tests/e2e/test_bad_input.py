@@ -97,9 +97,15 @@ MISTAKES = {
         edited(SOURCE, "url: http://127.0.0.1:9/model/\n  files: [config.json]"), COULD_NOT_RUN, ("127.0.0.1:9",)
     ),
     "missing folder": Mistake(edited("path: weights", "path: wieghts"), COULD_NOT_RUN, ("wieghts",)),
-    "no config.json": Mistake(removed("config.json"), COULD_NOT_RUN, ("no config.json", "source.files")),
+    "no config.json": Mistake(
+        removed("config.json"), COULD_NOT_RUN, ("no config.json in path weights", "download it into that folder")
+    ),
     "no weights": Mistake(removed("model.safetensors"), COULD_NOT_RUN, ("no *.safetensors", "source.files")),
-    "no tokenizer": Mistake(removed("tokenizer.json"), COULD_NOT_RUN, ("no tokenizer.json", "source.files")),
+    "no tokenizer": Mistake(
+        removed("tokenizer.json"),
+        COULD_NOT_RUN,
+        ("no tokenizer.json in path weights", "download it into that folder, or make it"),
+    ),
     "truncated safetensors": Mistake(
         truncated, COULD_NOT_RUN, ("model.safetensors", "no complete safetensors file", "fetch")
     ),
@@ -117,7 +123,7 @@ MISTAKES = {
         config(vocab_size=20), COULD_NOT_RUN, ("tokenizer.json knows ids up to", "ends at 19")
     ),
     "unknown architecture": Mistake(
-        config(model_type="brt"), COULD_NOT_RUN, ("'brt'", "did you mean 'bert'?", "prebuilt")
+        config(model_type="brt"), COULD_NOT_RUN, ("'brt'", "knows only bert, ", "`export: optimum`", "prebuilt")
     ),
     "indivisible block": Mistake(
         edited("block: 16", "block: 128"), COULD_NOT_RUN, ("no multiple of the block of 128",)

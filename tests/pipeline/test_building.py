@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import servers
 import small_models
 import stand_ins
 from modelkit import delivery, lock, manifest, model, pipeline
@@ -479,6 +480,71 @@ def test_a_source_without_its_weights_pattern_is_told(project: Path) -> None:
     edit(project, '"*.safetensors"', '"*.tensors"')
     with pytest.raises(StageError, match=r"no \*\.safetensors file in the source"):
         built(project)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tokenizer.json", "download it into that folder, or make it there: AutoTokenizer.from_pretrained(FOLDER)"),
+        ("config.json", "download it into that folder"),
+    ],
+)
+def test_a_wanted_file_that_the_folder_lacks_is_told_with_the_folder_and_how_to_come_by_it(
+    project: Path, name: str, told: str
+) -> None:
+    (project.parent / "weights" / name).unlink()
+    with pytest.raises(StageError) as caught:
+        built(project)
+    assert str(caught.value).startswith(f"tiny/int8 could not be converted: no {name} in path weights; {told}")
+    assert "source.files" not in str(caught.value)
+
+
+def test_a_file_that_the_manifest_does_not_want_is_to_be_added_to_it(project: Path) -> None:
+    edit(project, ", tokenizer.json]", "]")
+    with pytest.raises(StageError, match=r"no tokenizer\.json in path weights; add it to `source\.files`"):
+        built(project)
+
+
+def test_a_wanted_tokenizer_of_which_half_is_there_asks_for_the_other_half(project: Path) -> None:
+    edit(project, ", tokenizer.json]", ", tokenizer.json, vocab.json]")
+    (project.parent / "weights" / "tokenizer.json").rename(project.parent / "weights" / "vocab.json")
+    with pytest.raises(StageError, match=r"path weights, but vocab\.json; add merges\.txt to `source\.files`"):
+        built(project)
+
+
+def test_a_wanted_file_that_a_hub_lacks_is_told_with_the_repository(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = project.parent / "weights"
+    hub = servers.Hub({name: (weights / name).read_bytes() for name in ("config.json", "model.safetensors")})
+    edit(project, "path: weights", "hub: someone/model")
+    with hub.running():
+        servers.use_hub(monkeypatch, tmp_path, hub.url)
+        with pytest.raises(StageError) as caught:
+            built(project)
+    assert (
+        "no tokenizer.json in hub someone/model; download it into a folder, which `source` names as `path`, or make"
+        in (str(caught.value))
+    )
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_finished_folder_without_a_file_is_told_to_be_incomplete(project: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(built(project).folder, tmp_path / "copy")
+    folder.chmod(0o755)
+    (folder / name).unlink()
+    with pytest.raises(StageError) as caught:
+        model.load(folder)
+    assert str(caught.value) == f"{folder}: {name} is missing; the folder is incomplete: build it again"
+
+
+def test_a_folder_that_has_lost_its_sums_too_is_incomplete_without_its_tokenizer(project: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(built(project).folder, tmp_path / "copy")
+    folder.chmod(0o755)
+    for name in (SUMS, "tokenizer.json"):
+        (folder / name).unlink()
+    with pytest.raises(StageError, match=r"copy: tokenizer\.json is missing; the folder is incomplete"):
+        model.load(folder)
 
 
 def test_a_prebuilt_model_goes_all_the_way(tmp_path: Path, project: Path) -> None:

@@ -106,6 +106,15 @@ def test_a_broken_promise_counts_more_than_a_check_that_could_not_run(modelkit, 
     assert "own: errored" in done.stdout
 
 
+def test_a_corpus_that_no_check_can_read_is_told_and_the_table_still_comes(modelkit, project: Path) -> None:
+    corpus = project / "conformance" / "corpora" / "feature-extraction.jsonl"
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[:5]))
+    done = modelkit("check", "tiny.yaml")
+    assert done.returncode == COULD_NOT_RUN
+    assert done.stdout.count("build: errored") == 2
+    assert "worst margin" in done.stdout
+
+
 def test_an_unreachable_source_exits_3_with_one_line(modelkit, project: Path) -> None:
     shutil.rmtree(project / "store")
     shutil.rmtree(project / "weights")

@@ -197,6 +197,35 @@ def test_a_check_that_crashes_is_on_the_record_as_errored(project: Path, run) ->
     result.stdout.fnmatch_lines(["*tiny*int8*could not run*"])
 
 
+@pytest.mark.parametrize("outcome", ["errored", "excused", "fail"])
+def test_a_check_may_not_give_an_outcome_that_is_not_its_to_give(project: Path, run, outcome: str) -> None:
+    checks = project / "conformance" / "checks"
+    checks.mkdir()
+    (checks / "own.py").write_text(
+        "from dataclasses import dataclass\nfrom modelkit.vocabulary import Verdict\nVERSION = 1\n"
+        "@dataclass(frozen=True)\nclass Options: pass\n"
+        f"def check(subject, limits): return Verdict('own', '{outcome}', 'nothing')\n"
+    )
+    result = run("tiny.yaml::int8::own")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*own gave the outcome '{outcome}'; a check gives passed, failed, skipped*"])
+
+
+def evidence_of(project: Path) -> dict[str, dict]:
+    text = (project / "build" / "dev" / "out" / "Evidence" / "tiny-int8.json").read_text()
+    return {verdict["check"]: verdict for verdict in json.loads(text)["verdicts"]}
+
+
+def test_a_lighter_run_keeps_the_evidence_of_a_heavier_one(project: Path, run) -> None:
+    run("--modelkit-profile", "full", "-k", "reproducible or any-text", "tiny.yaml::int8")
+    heavier = evidence_of(project)
+    assert set(heavier) == {"reproducible", "any-text"}
+    run("-k", "any-text or budget", "tiny.yaml::int8")
+    lighter = evidence_of(project)
+    assert set(lighter) == {"reproducible", "any-text", "budget"}
+    assert lighter["any-text"]["measured"]["examples"] == heavier["any-text"]["measured"]["examples"]
+
+
 def test_evidence_that_another_limit_gave_is_not_kept(project: Path, run) -> None:
     run("tiny.yaml::int8")
     _set(project, "budget: 1 MB", "budget: 2 MB")

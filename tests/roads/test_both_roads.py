@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer
 
 import small_models
 import stand_ins
@@ -26,6 +27,7 @@ from modelkit import conformance, graphs, kinds, manifest, model, pipeline, runt
 from modelkit.cli.golden import _recorded
 from modelkit.errors import StageError
 from modelkit.exporters import direct, optimum
+from modelkit.generation import caches
 from modelkit.reference import process, recorded
 from modelkit.store import Store
 from modelkit.vocabulary import Choice, Fetching, Manifest, Signature
@@ -113,6 +115,35 @@ def test_both_give_the_same_numbers(roads: tuple[Path, Path, Path], past: int, s
             assert np.isfinite(one).all()
             assert np.abs(one - other).max() <= CLOSE, f"{part}: {spec.name}"
             assert small_models.cosines(one, other).min() >= NEAR, f"{part}: {spec.name}"
+
+
+LEARNED = Path(__file__).parents[1] / "learned" / "models"
+
+
+def greedy(folder: Path, prompts: list[list[int]], config: dict[str, Any], length: int = 24) -> list[list[int]]:
+    """The likeliest next token of every prompt, `length` times, with what the model remembers."""
+    sessions = runtime.Sessions(graphs.parts(folder), 1)
+    pad, start = config["pad_token_id"], config.get("decoder_start_token_id")
+    steps = caches.Causal(sessions["model"], pad) if start is None else caches.seq2seq(sessions, pad, start)
+    scores, written = steps.first(prompts), []
+    for _ in range(length):
+        written.append(scores.argmax(axis=-1).tolist())
+        scores = steps.following(written[-1])
+    return written
+
+
+@pytest.mark.parametrize(("name", "kind"), [("t5-summaries", "t5"), ("llama-summaries", "llama")])
+def test_both_write_the_same_tokens_greedily(name: str, kind: str, tmp_path: Path) -> None:
+    source, family = LEARNED / name, FAMILIES[kind]
+    ours = built(direct, family, source, tmp_path / "direct", family.options)
+    theirs = built(optimum, family, source, tmp_path / "optimum", optimum.Options(), **signatures_of(ours))
+    codes = [f"def f(a, b):\n    return {body}\n" for body in ("max(a)", "a + b", "[b]", "len(a)")]
+    prompts = [one.ids for one in Tokenizer.from_file(str(source / "tokenizer.json")).encode_batch(codes)]
+    assert len({len(ids) for ids in prompts}) > 1, "some prompts are padded"
+    config = json.loads((source / "config.json").read_text())
+    written = greedy(ours, prompts, config)
+    assert written == greedy(theirs, prompts, config)
+    assert len({tuple(row) for row in zip(*written, strict=True)}) == len(codes), "other code, another answer"
 
 
 def test_the_comparison_would_notice_other_weights(tmp_path: Path) -> None:
@@ -226,14 +257,20 @@ def refusal(source: Path, into: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("model_type", "told"),
-    [("new", "has no model_type new"), ("bit", "optimum exports no model_type bit"), ("bert-2", "has no model_type")],
+    ("model_type", "told", "hint"),
+    [
+        ("new", "has no model_type new", "`export: direct` builds new"),
+        ("bit", "optimum exports no model_type bit", "`export: prebuilt`"),
+        ("bert-2", "has no model_type", "`export: prebuilt`"),
+    ],
 )
-def test_a_model_that_optimum_cannot_take_is_told_in_one_line(tmp_path: Path, model_type: str, told: str) -> None:
+def test_a_model_that_optimum_cannot_take_is_told_in_one_line(
+    tmp_path: Path, model_type: str, told: str, hint: str
+) -> None:
     source = stand_ins.bert(tmp_path / "source", model_type=model_type)
     said = refusal(source, tmp_path / "made")
     assert told in said
-    assert "`export: direct` knows these architectures: bert" in said
+    assert hint in said
 
 
 def test_a_missing_weight_is_told_and_not_made_up(tmp_path: Path) -> None:

@@ -179,6 +179,18 @@ def test_an_error_that_no_rounding_explains_is_suspect_even_where_it_does_little
     assert suspect.weights == (query,)
 
 
+def test_what_is_usual_is_measured_on_every_piece_and_not_on_the_worst_alone(spoiled, place, monkeypatch):
+    one = spoiled(f"{WEIGHT}/scales", lambda scales: scales * np.float32(1.5))
+    places = [place / name for name in ("every", "worst")]
+    for each in places:
+        each.mkdir()
+    every = report_of(one, places[0])
+    monkeypatch.setattr(bisecting, "MOST", 1)
+    worst = report_of(one, places[1])
+    assert (len(worst.findings), worst.usual) == (1, every.usual)
+    assert [one.weights for one in worst.suspects] == [(WEIGHT,)]
+
+
 def test_nothing_is_suspect_in_a_clean_artifact(subject, place):
     report = report_of(subject, place)
     assert report.findings

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_a_good_artifact_passes_and_says_what_was_tried(subject):
     assert (verdict.outcome, verdict.worst) == ("passed", ())
     assert verdict.measured["sum_error"] < 1e-12
     assert verdict.measured["scores"] > sum(len(texts) * len(labels) for texts, labels, _ in any_labels.NAMED)
+
+
+def test_the_order_error_is_the_largest_difference_of_a_label_and_not_of_neighbours(subject):
+    scores = iter([0.1000, 0.1018, 0.1009, 0.1027])
+    scored = [[SimpleNamespace(label="money", score=next(scores)) for _ in range(2)] for _ in range(2)]
+    looked = any_labels._Scores(subject, any_labels.Options())
+    assert "'money' scores 0.0027 more" in looked._moved(*scored)
 
 
 def test_it_is_planned_for_the_tasks_that_take_labels_and_for_no_others(subject, tmp_path_factory):

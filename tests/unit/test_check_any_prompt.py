@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from modelkit import conformance, model, texts
 from modelkit.checks import any_prompt
-from modelkit.errors import InputError
+from modelkit.errors import InputError, ModelkitError
 from modelkit.generation import answers
 from modelkit.graphs import parts
 from modelkit.tasks import text_generation
@@ -39,6 +40,11 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 def verdict_of(subject: Subject) -> Verdict:
     return any_prompt.check(subject, any_prompt.Options())
+
+
+def typed(line: str, subject: Subject) -> Any:
+    """What the line that is to show a fault gives whoever types it: two answers, the first prompt's, its pieces."""
+    return eval(line, {"load": model.load, "folder": subject.artifact.folder})
 
 
 def built(subject: Subject, edit: Callable[[onnx.ModelProto], None], folder: Path) -> Subject:
@@ -71,10 +77,14 @@ def test_a_graph_that_answers_by_chance_fails(subject, tmp_path):
         noise = helper.make_node("RandomNormalLike", ["before"], ["noise"], scale=1e6)
         proto.graph.node.extend([noise, helper.make_node("Add", ["before", "noise"], ["logits"])])
 
-    verdict = verdict_of(built(subject, shake, tmp_path))
+    shaken = built(subject, shake, tmp_path)
+    verdict = verdict_of(shaken)
     assert verdict.outcome == "failed"
     assert verdict.sentence.startswith("the answers are [")
     assert 0 < len(verdict.worst) <= 5
+    for found in verdict.worst:
+        first, second, *_ = typed(found["again"], shaken)
+        assert first != second
 
 
 def test_a_graph_that_has_kept_the_length_of_its_example_fails(subject, tmp_path):
@@ -84,7 +94,22 @@ def test_a_graph_that_has_kept_the_length_of_its_example_fails(subject, tmp_path
         proto.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 8), np.int64), "example"))
         proto.graph.node.insert(0, helper.make_node("Add", ["input_ids", "example"], ["kept"]))
 
-    assert verdict_of(built(subject, keep, tmp_path)).sentence.startswith("the model does not run (")
+    kept = built(subject, keep, tmp_path)
+    verdict = verdict_of(kept)
+    assert verdict.sentence.startswith("the model does not run (")
+    for found in verdict.worst:
+        with pytest.raises(ModelkitError) as caught:
+            typed(found["again"], kept)
+        assert found["reason"] == f"the model does not run ({caught.value.message})"
+
+
+def test_the_line_has_no_prompt_that_was_refused_and_none_that_is_cut_short(subject):
+    long = "".join(f"{number} " for number in range(60))
+    line = any_prompt._Answers(subject).again((["", long, "a" * 500], 3, 0.0))
+    asked: list[Any] = []
+    note = SimpleNamespace(generate=lambda p, **_: asked.append(p), stream=lambda p, **_: asked.append(p) or [])
+    eval(line, {"load": lambda folder: note, "folder": None})
+    assert asked == [[long], [long], long, long]
 
 
 def test_a_seed_that_is_ignored_fails(either, monkeypatch):
@@ -98,7 +123,11 @@ def test_a_seed_that_is_ignored_fails(either, monkeypatch):
 def test_a_stream_that_loses_its_last_piece_fails(either, monkeypatch):
     stream = answers.Answers.stream
     monkeypatch.setattr(answers.Answers, "stream", lambda *arguments: iter([*stream(*arguments)][:-1]))
-    assert ", its pieces are [" in verdict_of(either).sentence
+    verdict = verdict_of(either)
+    assert ", its pieces are [" in verdict.sentence
+    for found in verdict.worst:
+        *_, alone, pieces = typed(found["again"], either)
+        assert "".join(pieces) != alone
 
 
 def test_half_a_character_in_an_answer_fails(either, monkeypatch):
@@ -127,7 +156,7 @@ def test_a_prompt_that_is_read_but_not_answered_fails_with_the_call_that_shows_i
     [found] = verdict_of(subject).worst
     assert found["reason"] == "the model does not run (ask me something else)"
     with pytest.raises(InputError, match="ask me something else"):
-        eval(found["again"], {"load": model.load, "folder": subject.artifact.folder})
+        typed(found["again"], subject)
 
 
 def test_the_longest_prompt_that_is_taken_is_asked(subject, monkeypatch):

@@ -387,6 +387,18 @@ def test_a_nan_that_is_written_as_a_list_of_floats_fails(tmp_path):
     assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
 
 
+def test_a_nan_in_bfloat16_fails(tmp_path):
+    tensor = TensorProto(name="weight", data_type=TensorProto.BFLOAT16, dims=[1], raw_data=b"\xc0\x7f")
+    assert fails_with(holding(tmp_path, tensor), "tensor weight holds NaN")
+
+
+def test_a_nan_in_a_sparse_constant_fails(tmp_path):
+    values = numpy_helper.from_array(np.float32([np.nan]), "weight")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([1])), [3])
+    node = helper.make_node("Constant", [], ["y"], sparse_value=sparse)
+    assert "tensor weight holds NaN" in of(drawn(tmp_path, [node], [info("x")], [info("y")])).sentence
+
+
 def test_a_nan_in_the_data_file_fails(tmp_path):
     made = adding(external(DATA), tmp_path)
     (tmp_path / DATA).write_bytes(np.float32([0, 0, np.nan, 0]).tobytes())

@@ -243,6 +243,31 @@ def test_a_tensor_that_cannot_be_read_fails_and_is_no_crash(copy, where):
     assert "stores nothing that can be read as embeddings.LayerNorm.bias" in verdict.sentence
 
 
+def with_image(subject: Subject, folder: Path) -> Subject:
+    """`subject` with an image in its corpus."""
+    picture("RGB", 40, 40).save(folder / "one.png")
+    image = b64encode((folder / "one.png").read_bytes()).decode()
+    return replace(subject, corpus=(*subject.corpus, *texts(f"{DATA_URL}png;base64,{image}")))
+
+
+def test_a_part_that_keeps_no_name_fails_beside_one_that_keeps_them(tmp_path_factory, tmp_path):
+    subject = copied(with_image(pictures(tmp_path_factory.getbasetemp()), tmp_path), tmp_path / "copy")
+    path = subject.artifact.folder / "vision_model.onnx"
+    proto = onnx.load(path)
+    renamed("other/")(proto)
+    onnx.save(proto, path)
+    verdict = verdict_of(replace(subject, artifact=artifact(subject.artifact.folder)))
+    assert (verdict.outcome, verdict.sentence) == (
+        "failed", "the artifact's vision_model keeps no name of a value of the float32 model",
+    )  # fmt: skip
+
+
+def test_a_part_that_no_text_reaches_is_an_error_and_no_verdict(tmp_path_factory):
+    subject = pictures(tmp_path_factory.getbasetemp())
+    with pytest.raises(CheckError, match="no text of the corpus reaches vision_model"):
+        verdict_of(replace(subject, corpus=texts("one text", "another text")))
+
+
 def test_an_artifact_that_keeps_no_name_is_skipped_and_says_so(copy):
     verdict = verdict_of(redrawn(copy, renamed("other/")))
     assert (verdict.outcome, verdict.sentence) == (
@@ -275,10 +300,7 @@ def test_a_model_that_writes_is_looked_at_with_tables_and_products(tmp_path_fact
 
 
 def test_both_parts_of_a_model_are_looked_at_however_few_images_there_are(tmp_path_factory, tmp_path):
-    subject = pictures(tmp_path_factory.getbasetemp())
-    picture("RGB", 40, 40).save(tmp_path / "one.png")
-    image = b64encode((tmp_path / "one.png").read_bytes()).decode()
-    both = replace(subject, corpus=(*subject.corpus, *texts(f"{DATA_URL}png;base64,{image}")))
+    both = with_image(pictures(tmp_path_factory.getbasetemp()), tmp_path)
     spoiled = copied(both, tmp_path / "copy")
     graph = Surgery(spoiled.artifact.folder / "vision_model.onnx")
     scales = graph.scales()[0]

@@ -78,7 +78,7 @@ def feeds_of(subject: Subject) -> list[Fed]:
 
 
 def compared(ours: Any, theirs: Any) -> outputs.Compared:
-    one = outputs.Compared("model", "logits")
+    one = outputs.Compared("model", "logits", continued=False)
     one.add(np.asarray(ours, float), np.asarray(theirs, float))
     return one
 
@@ -180,6 +180,16 @@ def session(*runs: Any) -> Any:
 def between(ours: Sequence[Any], theirs: Sequence[Any]) -> Any:
     feeds = [Fed({}, "present", None)] * len(ours)
     return outputs._compared("model", ["present"], feeds, session(*ours), session(*theirs))
+
+
+def test_a_few_steps_with_a_cache_do_not_hide_among_whole_texts():
+    fresh, going_on = {}, {"past_key_values.0.key": np.ones((1, 1, 3, 4))}
+    feeds = [Fed(feed, "logits", None) for feed in (*[fresh] * 8, going_on)]
+    texts, step = [np.full((60, 9), 2.0)] * 8, np.ones((1, 9))
+    first, later = outputs._compared("model", ["logits"], feeds, session(*texts, -step), session(*texts, step))
+    assert (first.continued, later.continued) == (False, True)
+    assert first.snr > 140
+    assert later.snr < 0
 
 
 def test_an_output_that_one_branch_leaves_empty_is_measured_by_the_other():

@@ -78,7 +78,7 @@ def test_zero_points_of_a_real_artifact_that_are_moved_fail(subject, tmp_path):
     verdict = verdict_of(redrawn(copied(subject, tmp_path / "moved"), moved))
     assert verdict.outcome == "failed"
     assert verdict.measured["wrong"] >= 1
-    assert verdict.worst[0]["subtracted"] == verdict.worst[0]["quantized_with"] + 4
+    assert int(verdict.worst[0]["subtracted"]) == int(verdict.worst[0]["quantized_with"]) + 4
 
 
 @given(one=CODES, other=CODES)
@@ -117,3 +117,34 @@ def test_a_file_that_is_no_model_fails(subject, tmp_path):
     damaged = copied(subject, tmp_path / "damaged")
     (damaged.artifact.folder / MODEL).write_bytes(b"no model")
     assert verdict_of(damaged).outcome == "failed"
+
+
+@pytest.mark.parametrize("subtracted", [None, 3])
+def test_a_computed_zero_point_that_is_not_subtracted_fails(tmp_path, subtracted: int | None):
+    stored = [numpy_helper.from_array(np.ones((4, 4), np.int8), "weight"),
+              numpy_helper.from_array(np.uint8(subtracted or 0), "less")]  # fmt: skip
+    less = ["less"] if subtracted is not None else []
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["codes", "scale", "zero"]),
+        helper.make_node("MatMulInteger", ["codes", "weight", *less], ["y"], "product"),
+    ]
+    made = drawn(tmp_path, nodes, [info("x", shape=(4, 4))], [info("y", TensorProto.INT32, (4, 4))], stored)
+    verdict = judged(made)
+    assert (verdict.outcome, verdict.sentence) == (
+        "failed", f"product subtracts {subtracted or 0} from what was quantized around the computed zero",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("subtracted", "outcome"), [([3, 4, 5, 6], "passed"), ([3, 4, 5, 7], "failed")])
+def test_zero_points_of_each_row_are_compared_one_by_one(tmp_path, subtracted: list[int], outcome: str):
+    stored = [
+        numpy_helper.from_array(np.float32([0.1] * 4), "scales"),
+        numpy_helper.from_array(np.uint8([3, 4, 5, 6]), "with"),
+        numpy_helper.from_array(np.uint8(subtracted), "less"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scales", "with"], ["codes"], axis=0),
+        helper.make_node("DequantizeLinear", ["codes", "scales", "less"], ["y"], "back", axis=0),
+    ]
+    made = drawn(tmp_path, nodes, [info("x", shape=(4, 4))], [info("y", shape=(4, 4))], stored)
+    assert judged(made).outcome == outcome

@@ -14,6 +14,7 @@ import pytest
 
 import small_models
 import stand_ins
+from modelkit import kinds
 from modelkit.errors import StageError
 from modelkit.graphs.files import DATA, MODEL
 
@@ -115,8 +116,7 @@ def test_a_missing_config_is_told(source: Path, tmp_path: Path) -> None:
         (b"[]", "config.json holds no JSON object"),
         (b"{}", "config.json has no model_type"),
         (b'{"model_type": 7}', "config.json has no model_type"),
-        (b'{"model_type": "brt"}', "config.json: unknown architecture 'brt', did you mean 'bert'?"),
-        (b'{"model_type": "../../bert"}', "config.json: unknown architecture"),
+        (b'{"model_type": "../../bert"}', "config.json has the model_type '../../bert', `export: direct` knows only "),
     ],
 )
 def test_a_config_that_says_nothing_usable_is_told(source: Path, tmp_path: Path, content: bytes, told: str) -> None:
@@ -126,4 +126,18 @@ def test_a_config_that_says_nothing_usable_is_told(source: Path, tmp_path: Path,
 
 def test_a_name_with_an_underscore_is_found_on_the_shelf(source: Path, tmp_path: Path) -> None:
     (source / "config.json").write_text(json.dumps({**stand_ins.BERT, "model_type": "no_such_model"}))
-    assert "unknown architecture 'no-such-model'" in refusal(source, tmp_path / "made")
+    assert "the model_type 'no_such_model', " in refusal(source, tmp_path / "made")
+    (source / "config.json").write_text(json.dumps({**stand_ins.BERT, "model_type": "deberta_v2"}))
+    assert "query_proj.weight' is missing" in refusal(source, tmp_path / "again")
+
+
+@pytest.mark.parametrize("model_type", ["bart", "gpt2", "brt"])
+def test_a_model_type_that_direct_does_not_know_is_told_with_the_exporters_that_may(
+    source: Path, tmp_path: Path, model_type: str
+) -> None:
+    (source / "config.json").write_text(json.dumps({**stand_ins.BERT, "model_type": model_type}))
+    said, _, hint = refusal(source, tmp_path / "made").partition("; ")
+    assert said.endswith(f"'{model_type}', `export: direct` knows only {', '.join(kinds.names('architectures'))}")
+    assert hint.startswith("optimum may know it (`export: optimum`); else use `export: prebuilt` with an ONNX file")
+    assert "did you mean" not in said
+    assert "direct" not in hint

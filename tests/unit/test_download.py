@@ -144,6 +144,36 @@ def test_a_file_nobody_asked_for_is_refused(tmp_path: Path, into: Path, monkeypa
         download.fetch(Source(Choice("path", path.Options("x"))), EXPECTED, into, Fetching(tmp_path))
 
 
+POINTED = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("kind", ["path", "hub", "package", "url"])
+def test_a_git_lfs_pointer_is_told_whatever_source_serves_it(
+    kind: str, name: str, tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {**FILES, name: POINTED}
+    at = folder(tmp_path / "cloned", files)
+    servers.wheel(tmp_path, "tiny-model", "0.1.0", {f"tiny_model/model/{one}": body for one, body in files.items()})
+    hub_server, index = servers.Hub(files), servers.Index(tmp_path)
+    with hub_server.running(), index.running():
+        servers.use_hub(monkeypatch, tmp_path, hub_server.url)
+        servers.use_index(monkeypatch, f"{index.url}/simple")
+        monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
+        address = Choice("url", url.Options((tmp_path / "cloned").as_uri() + "/"))
+        place = {"path": at, "hub": HUB, "package": PACKAGE, "url": address}[kind]
+        with pytest.raises(SourceError) as caught:
+            download.fetch(Source(place, (), tuple(files)), None, into, Fetching(tmp_path))
+    assert f": {name} is a git-LFS pointer, not the file itself; `git lfs pull` in the source" in str(caught.value)
+    assert names(into) == set()
+
+
+def test_a_pointer_under_a_lock_is_told_as_a_pointer_and_not_as_wrong_bytes(tmp_path: Path, into: Path) -> None:
+    place = folder(tmp_path / "cloned", {**FILES, "model.safetensors": POINTED})
+    with pytest.raises(SourceError, match=r"model\.safetensors is a git-LFS pointer"):
+        download.fetch(Source(place), EXPECTED, into, Fetching(tmp_path))
+
+
 def test_a_link_left_by_a_source_is_refused(tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(options: object, wanted: object, private: Path, context: object) -> str:
         (private / "config.json").symlink_to("/etc/passwd")

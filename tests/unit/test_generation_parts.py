@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import small_generators
+from modelkit import conformance
 from modelkit.errors import CheckError, InputError, ManifestError, ModelkitError, StageError
 from modelkit.generation import summaries
 from modelkit.generation.chat import ChatTemplate
 from modelkit.generation.sampling import Sampler, narrowed, softmax
 from modelkit.generation.settings import Facts, Generation
 from modelkit.generation.text import Writer
+from modelkit.vocabulary import Choice
+from small_models import manifest_of
 
 RECORDED = json.loads((Path(__file__).parents[1] / "references" / "generation.json").read_text("utf-8"))
 TOKENS = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end|>"}
@@ -71,6 +75,15 @@ def test_a_seed_draws_the_same_tokens_again_and_another_seed_draws_others() -> N
 def test_scores_that_are_no_numbers_are_told() -> None:
     with pytest.raises(CheckError, match="not numbers"):
         Sampler(Generation())(np.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
+def test_the_checks_that_are_named_for_scores_that_are_no_numbers_are_run_for_every_task_that_writes(task: str) -> None:
+    with pytest.raises(CheckError) as caught:
+        Sampler(Generation())(np.array([np.nan]))
+    named = (caught.value.hint or "").split("`")[1::2]
+    assert named
+    assert {*named} <= {*conformance.plan(replace(manifest_of(), task=Choice(task, None)))}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 import small_models
 import stand_ins
-from modelkit import kinds, manifest, pipeline
+from modelkit import manifest, pipeline
 from modelkit.errors import StageError
 from modelkit.exporters import optimum
 from modelkit.graphs import DATA, MODEL, parts
@@ -84,17 +84,27 @@ def test_another_layout_than_the_declared_one_is_refused(tmp_path: Path, monkeyp
     assert list((tmp_path / "made").iterdir()) == []
 
 
-def test_an_unknown_model_is_told_with_the_exporter_that_may_know_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("model_type", "task", "told"),
+    [
+        ("new", "feature-extraction", "`export: direct` builds new for this task"),
+        ("new", "text-generation", "use `export: prebuilt` with an ONNX file"),
+        ("bit", "feature-extraction", "use `export: prebuilt` with an ONNX file"),
+    ],
+)
+def test_a_model_that_optimum_does_not_know_is_told_with_an_exporter_that_can_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, task: str, told: str
 ) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "config.json").write_text(json.dumps({"model_type": model_type}))
+
     def refuse(script: str, request: dict[str, Any]) -> dict[str, Any]:
-        raise StageError("optimum exports no model_type new", hint="the whole log is x.log")
+        raise StageError(f"optimum exports no model_type {model_type}", hint="the whole log is x.log")
 
     monkeypatch.setattr(process, "answer", refuse)
     with pytest.raises(StageError) as caught:
-        exported(tmp_path / "made", "feature-extraction")
-    known = f"`export: direct` knows these architectures: {', '.join(kinds.names('architectures'))}"
-    assert str(caught.value) == f"optimum exports no model_type new; {known}; the whole log is x.log"
+        exported(tmp_path / "made", task)
+    assert str(caught.value) == f"optimum exports no model_type {model_type}; {told}; the whole log is x.log"
 
 
 def test_the_lock_of_the_environment_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

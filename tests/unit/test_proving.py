@@ -235,6 +235,13 @@ def test_what_is_drawn_for_a_fault_does_not_depend_on_the_others(examination, pr
     assert prove(examination, only=("scale-bit-flipped", "bias-zeroed")).tried[-1].told == alone[0].told
 
 
+def test_what_is_built_again_from_the_undamaged_source_notices_nothing(examination, prove) -> None:
+    full = replace(examination, profile="full")
+    proof = prove(full, "reproducible", "companions", only=(UNNOTICED,))
+    assert proof.checks == ("companions",)
+    assert [one.fault for one in proof.survivors] == [UNNOTICED]
+
+
 # What it leaves behind
 
 

@@ -164,18 +164,41 @@ def test_a_wrong_revision_is_named(server: servers.Hub, into: Path) -> None:
     assert "no revision 'v9'" in refusal(EXACT, into, options("v9"))
 
 
-def test_a_gated_repository_says_to_accept_the_licence(server: servers.Hub, into: Path) -> None:
+def test_a_gated_repository_without_a_token_says_how_to_set_one_and_to_accept_the_licence(
+    server: servers.Hub, into: Path
+) -> None:
     server.fault["config.json"] = "gated"
     said = refusal(EXACT, into)
-    assert "gated" in said
-    assert f"accept the licence at {server.url}/someone/model" in said
-    assert "HF_TOKEN" in said
+    assert "gated, and no token was found on this machine" in said
+    assert f"accept the licence at {server.url}/someone/model, then log in with `hf auth login` or set HF_TOKEN" in said
+    assert "account" not in said
+
+
+def test_a_token_that_a_gated_repository_refuses_is_told_to_lack_access(
+    server: servers.Hub, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fault["config.json"] = "gated"
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_real_one")
+    said = refusal(EXACT, into)
+    assert "the account of this token has not been granted access" in said
+    assert f"accept the licence at {server.url}/someone/model with the account" in said
+    assert "no token" not in said
+    assert "hf_not_a_real_one" not in said
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "valid login"), (403, "forbids"), (404, "404")])
 def test_a_refusing_hub_is_one_sentence(server: servers.Hub, into: Path, status: int, words: str) -> None:
     server.fault["api"] = status
     assert words in refusal(EXACT, into)
+
+
+def test_a_hub_that_forbids_says_whether_there_was_a_token(
+    server: servers.Hub, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fault["api"] = 403
+    assert "forbids whoever comes without a token to read it (403); log in with" in refusal(EXACT, into)
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_real_one")
+    assert "forbids the account of this token to read it (403)" in refusal(EXACT, into)
 
 
 @pytest.mark.usefixtures("no_pauses")

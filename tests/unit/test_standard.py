@@ -124,6 +124,13 @@ def test_every_limit_of_a_comparison_is_defined(check):
     assert defined == [limit for _, limit in coded(check)]
 
 
+def test_every_table_has_a_line_below_its_head():
+    lines = PAGE.splitlines()
+    heads = [number for number in range(len(lines)) if lines[number][:1] == "|" != lines[number - 1][:1]]
+    assert heads
+    assert [lines[head] for head in heads if set(lines[head + 1]) != {"|", "-"}] == []
+
+
 def test_every_model_that_is_said_to_conform_keeps_every_limit():
     table = next(part for part in section("The limits").split("\n\n") if part.startswith("| model |"))
     head, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]

@@ -79,3 +79,22 @@ def test_what_repeats_is_told_as_a_product():
 
 def test_of_a_long_text_the_beginning_is_told():
     assert texts.shown("".join(map(str, range(100))), 10) == "'0123456789'... (190 characters)"
+
+
+@given(st.text(max_size=300) | st.builds(str.__mul__, st.text(min_size=1, max_size=200), st.integers(1, 200)))
+def test_an_exact_text_is_an_expression_that_gives_it(text):
+    assert value_of(texts.exact(text)) == text
+
+
+def value_of(expression):
+    return eval(expression, {"__builtins__": {}})
+
+
+def test_an_exact_text_that_repeats_is_short():
+    assert texts.exact("a " * 1000) == "'a ' * 1000"
+
+
+def test_a_long_text_that_does_not_repeat_is_shown_in_part_and_exact_in_full():
+    text = "".join(map(str, range(200)))
+    assert texts.shown(text).endswith("... (490 characters)")
+    assert texts.exact(text) == repr(text)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 import stand_ins
 from modelkit.errors import StageError
-from modelkit.tokenizer import padded, refuse_bare, refuse_stranger, write_tokenizer
+from modelkit.tokenizer import padded, read_tokenizer, refuse_bare, refuse_stranger, write_tokenizer
 from stand_ins.t5 import legacy_tokenizer
 
 SIZE = 5 + 256 + 5 + 3
@@ -79,6 +79,12 @@ def test_a_vocabulary_without_its_merges_is_told(source: Path) -> None:
 
 def test_nothing_at_all_is_told_as_before(source: Path) -> None:
     assert refusal(source) == "no tokenizer.json in the source; add it to `source.files`"
+
+
+def test_a_finished_folder_without_a_tokenizer_is_incomplete(tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        read_tokenizer(tmp_path / "tokenizer.json")
+    assert str(caught.value) == f"{tmp_path}: tokenizer.json is missing; the folder is incomplete: build it again"
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=5), st.integers(0, 9), st.booleans())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from modelkit.errors import ModelkitError, StageError
@@ -105,16 +104,17 @@ class _Scores:
 
     def _moved(self, row: Sequence[Any], other: Sequence[Any]) -> str | None:
         """A label's score must not hang on its place, and a label that is there twice has one score."""
-        both = sorted((one.label, one.score) for one in (*row, *other))
-        steps = [(b[1] - a[1], a[0]) for a, b in pairwise(both) if a[0] == b[0]]
-        error, label = max(steps, default=(0.0, ""))
+        scores: dict[str, list[float]] = {}
+        for one in (*row, *other):
+            scores.setdefault(one.label, []).append(one.score)
+        error, label = max((max(some) - min(some), label) for label, some in scores.items())
         self.measured["order_error"] = max(self.measured["order_error"], error)
         return f"{label!r} scores {error:.2g} more in another place" if error > self._limits.order_error else None
 
 
 def _again(case: Case) -> str:
     """The call that shows it, of what `modelkit.model.load` gives."""
-    from modelkit.texts import shown  # noqa: PLC0415
+    from modelkit.texts import exact  # noqa: PLC0415
 
-    texts, labels = (", ".join(map(shown, some)) for some in case[:2])
+    texts, labels = (", ".join(map(exact, some)) for some in case[:2])
     return f"load(folder).classify([{texts}], [{labels}], multi_label={case[2]})"

@@ -44,8 +44,8 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
     found = searching.all_broken(_named(answers), cases, answers.reason, subject.examples)
     measured = {**answers.measured, "examples": subject.examples}
     if found:
-        worst = tuple({"reason": one.reason, "again": _again(one.example)} for one in found)
-        return Verdict("any-prompt", "failed", f"{found[0].reason}: {_again(found[0].example)}", measured, worst=worst)
+        worst = tuple({"reason": one.reason, "again": answers.again(one.example)} for one in found)
+        return Verdict("any-prompt", "failed", f"{worst[0]['reason']}: {worst[0]['again']}", measured, worst=worst)
     return Verdict("any-prompt", "passed", f"{measured['answers']} answers, twice the same", measured)
 
 
@@ -85,7 +85,7 @@ class _Answers:
     def reason(self, case: Case) -> str | None:
         """What is wrong with the answers, less the prompts that the model refuses; the tokenizer check looks at
         those."""
-        prompts, most, temperature = [prompt for prompt in case[0] if self.takes(prompt)], *case[1:]
+        prompts, most, temperature = [*filter(self.takes, case[0])], *case[1:]
         self.measured["refused"] += len(case[0]) - len(prompts)
         if not prompts:
             return None
@@ -103,15 +103,19 @@ class _Answers:
             return f"the answers are {first!r}, and then {second!r}"
         return None if "".join(pieces) == alone else f"the answer is {alone!r}, its pieces are {pieces!r}"
 
+    def again(self, case: Case) -> str:
+        """The expression that shows it, with `load` of `modelkit.model`: the two answers, the first prompt's alone,
+        and its pieces. Prompts that the model refuses are left out, as they were."""
+        from modelkit.texts import exact  # noqa: PLC0415
+
+        prompts = ", ".join(map(exact, filter(self.takes, case[0])))
+        wishes = f"w := dict(max_tokens={case[1]}, temperature={case[2]}, seed={SEED})"
+        return (
+            f"(m := load(folder)).generate(p := [{prompts}], **({wishes})), m.generate(p, **w), "
+            "m.generate(p[0], **w), [*m.stream(p[0], **w)]"
+        )
+
 
 def _is_text(answer: object) -> bool:
     """Half a surrogate is no character, and goes into no file."""
     return isinstance(answer, str) and not any("\ud800" <= letter <= "\udfff" for letter in answer)
-
-
-def _again(case: Case) -> str:
-    """The call that shows it, of what `modelkit.model.load` gives."""
-    from modelkit.texts import shown  # noqa: PLC0415
-
-    prompts = ", ".join(map(shown, case[0]))
-    return f"load(folder).generate([{prompts}], max_tokens={case[1]}, temperature={case[2]}, seed={SEED})"

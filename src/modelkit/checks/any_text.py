@@ -52,8 +52,8 @@ def check(subject: Subject, limits: Options) -> Verdict:
     verdict = judge("any-text", {**rows.measured, "examples": subject.examples}, limits)
     if not found:
         return verdict
-    worst = tuple({"reason": one.reason, "again": _again(one.example)} for one in found)
-    return replace(verdict, outcome="failed", sentence=f"{found[0].reason}: {_again(found[0].example)}", worst=worst)
+    worst = tuple({"reason": one.reason, "again": _again(rows.asked(one.example)[0])} for one in found)
+    return replace(verdict, outcome="failed", sentence=f"{found[0].reason}: {worst[0]['again']}", worst=worst)
 
 
 def _lengths(rows: _Rows) -> Iterator[list[str]]:
@@ -93,17 +93,21 @@ class _Rows:
         except ModelkitError:
             return -1
 
-    def reason(self, batch: Sequence[str]) -> str | None:
-        """What is wrong with the rows of `batch`, less the texts that the model refuses; the tokenizer check looks at
-        those. Of several texts the first is there twice."""
-        import numpy as np  # noqa: PLC0415
-
+    def asked(self, batch: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+        """What the model is asked of `batch`, less the texts that it refuses (the tokenizer check looks at those), and
+        how many tokens each has. Of several texts the first is there twice."""
         # Of two texts only the first is cut; a pair that is too long all the same has no promise.
         lengths = {text: count for text in batch if 0 <= (count := self.tokens(text)) <= self.most}
         taken = [text for text in batch if text in lengths]
-        if not taken:
+        return taken + taken[:1] if len(taken) > 1 else taken, lengths
+
+    def reason(self, batch: Sequence[str]) -> str | None:
+        """What is wrong with the rows that the model gives for `asked`."""
+        import numpy as np  # noqa: PLC0415
+
+        asked, lengths = self.asked(batch)
+        if not asked:
             return None
-        asked = taken + taken[:1] if len(taken) > 1 else taken
         declared = self._listener.model.outputs(asked, batch_size=len(asked))
         try:
             rows = self._model.outputs(asked, batch_size=len(asked))
@@ -139,6 +143,6 @@ class _Rows:
 
 def _again(batch: Sequence[str]) -> str:
     """The call that shows it, of what `modelkit.model.load` gives."""
-    from modelkit.texts import shown  # noqa: PLC0415
+    from modelkit.texts import exact  # noqa: PLC0415
 
-    return f"load(folder).outputs([{', '.join(map(shown, batch))}], batch_size={len(batch)})"
+    return f"load(folder).outputs([{', '.join(map(exact, batch))}], batch_size={len(batch)})"

@@ -15,7 +15,7 @@ from modelkit.errors import CheckError
 from modelkit.limits import at_most, judge
 from modelkit.vocabulary import Artifact, Manifest, Subject, Verdict
 
-VERSION = 1
+VERSION = 2
 PROMISE = "the artifact is not much slower, larger in memory or slower to load than its float32 model"
 PROFILE = "full"
 TEXTS = 24

@@ -105,9 +105,8 @@ def _foreign(model: Any) -> Iterator[str]:
 
     # A function that the file itself defines needs nobody's code.
     own = {(function.domain, function.name) for function in model.functions}
-    for domain in sorted(
-        {node.domain for node in contents.nodes(model) if (node.domain, node.op_type) not in own} - DOMAINS
-    ):
+    used = {node.domain for node in contents.nodes(model) if (node.domain, node.op_type) not in own}
+    for domain in sorted(used - DOMAINS):
         yield f"operators of the domain {domain} need code that no runtime ships"
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from modelkit.graphs.pieces import Graph, Piece
     from modelkit.tracing import Fed
 
-VERSION = 2
-PROMISE = "every node of the artifact makes of exact inputs, column by column, nearly what the float32 model's makes"
+VERSION = 3
+PROMISE = (
+    "every node that reads whole inputs makes of exact values, column by column, nearly what the float32 model's makes"
+)
 TEXTS = 4
 AT_ONCE = 4096
 """Rows of a table that are read at a time."""
@@ -62,32 +64,51 @@ class _BrokenError(Exception):
 
 
 def check(subject: Subject, limits: Options) -> Verdict:
-    """Run each piece of every part alone. Skipped when the two models have no value in common by name.
+    """Run each piece of every part alone. Skipped when the two models have no value in common by name; of several parts
+    one that has none fails beside one that has.
 
-    Raises `CheckError` when the float32 model cannot be run, or gives something that is no number.
+    Raises `CheckError` when the float32 model cannot be run, no text reaches a part, or something is no number there.
     """
+    found: list[Far] = []
+    strange: list[str] = []
+    feeds, parts = _feeds(subject), [*subject.manifest.signatures]
+    for part in parts:
+        if not (fed := feeds.get(part, [])):
+            raise CheckError(f"no text of the corpus reaches {part}", hint="add one to the corpus")
+        try:
+            far = _of_part(part, subject, fed)
+        except _BrokenError as error:
+            return Verdict("nodes", "failed", str(error))
+        if far is None:
+            strange.append(part)
+        else:
+            found += far
+    if strange:
+        told = f"the artifact's {strange[0]} keeps no name of a value of the float32 model"
+        return Verdict("nodes", "skipped" if strange == parts else "failed", told)
+    return _judged(found, limits)
+
+
+def _of_part(part: str, subject: Subject, fed: list[Fed]) -> list[Far] | None:
+    """What the pieces of `part` make; None where the two graphs have no value in common by name."""
     from modelkit import graphs, tracing  # noqa: PLC0415
     from modelkit.graphs import pieces  # noqa: PLC0415
 
     theirs, ours = (graphs.parts(one.folder) for one in (subject.reference, subject.artifact))
-    found: list[Far] = []
-    for part, fed in _feeds(subject).items():
-        if part not in ours:
-            return Verdict("nodes", "failed", f"the artifact has no {part}")
-        branches = tracing.branches(fed[0].feed)
-        reference, artifact = pieces.Graph(theirs[part], branches), pieces.Graph(ours[part], branches)
-        try:
-            with _of_artifact(part):
-                kept = {*artifact.makers}
-            if not kept & {*reference.makers}:
-                return Verdict(
-                    "nodes", "skipped", f"the artifact's {part} keeps no name of a value of the float32 model"
-                )
-            # A later step of a decoder takes the other branch of its graph; it is another graph by then.
-            runs = [one for one in fed if tracing.branches(one.feed) == branches]
-            found += [_far(part, *one) for one in _compared(part, reference, artifact, runs)]
-        except _BrokenError as error:
-            return Verdict("nodes", "failed", str(error))
+    if part not in ours:
+        raise _BrokenError(f"the artifact has no {part}")
+    branches = tracing.branches(fed[0].feed)
+    reference, artifact = pieces.Graph(theirs[part], branches), pieces.Graph(ours[part], branches)
+    with _of_artifact(part):
+        kept = {*artifact.makers}
+    if not kept & {*reference.makers}:
+        return None
+    # A later step of a decoder takes the other branch of its graph; it is another graph by then.
+    runs = [one for one in fed if tracing.branches(one.feed) == branches]
+    return [_far(part, *one) for one in _compared(part, reference, artifact, runs)]
+
+
+def _judged(found: list[Far], limits: Options) -> Verdict:
     found.sort(key=lambda one: (-one.error, one.value))
     if wrong := [one for one in found if one.error == float("inf")]:
         return Verdict("nodes", "failed", f"{wrong[0].value} is not finite, or has another shape ({len(wrong)} such)")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelkit.runtime import Session
     from modelkit.tracing import Fed
 
-VERSION = 1
+VERSION = 2
 PROMISE = "every float output that the signature declares is nearly the float32 model's, be it read by the task or not"
 TEXTS = 16
 WRITING, TOKENS = 2, 3
@@ -37,13 +37,15 @@ class Options:
 
 @dataclass
 class Compared:
-    """One output over all runs, and its signal-to-noise ratios in dB.
+    """One output over all runs of a kind, and its signal-to-noise ratios in dB.
 
     A difference below float32's own resolution counts as that, so nothing has more than 144.5 dB.
     """
 
     part: str
     output: str
+    continued: bool
+    """Whether the runs went on from a cache: a few steps would not show beside whole texts."""
     peak: float = 0.0
     """Largest magnitude in the float32 model's numbers."""
     max_abs: float = 0.0
@@ -116,10 +118,11 @@ def check(subject: Subject, limits: Options) -> Verdict:
         "snr": ranked[0].snr,
         "psnr": min(one.psnr for one in found),
         "max_abs": max(one.max_abs for one in found),
-        "outputs": len(found),
+        "outputs": len({(one.part, one.output) for one in found}),
     }
-    worst = tuple({"part": one.part, "output": one.output, "snr": round(one.snr, 3), "psnr": round(one.psnr, 3),
-                   "max_abs": one.max_abs, "peak": one.peak} for one in ranked[:WORST])  # fmt: skip
+    worst = tuple({"part": one.part, "output": one.output, "continued": one.continued, "snr": round(one.snr, 3),
+                   "psnr": round(one.psnr, 3), "max_abs": one.max_abs, "peak": one.peak}
+                  for one in ranked[:WORST])  # fmt: skip
     return judge("outputs", measured, limits, worst)
 
 
@@ -153,10 +156,10 @@ def _record(subject: Subject, recorders: Any) -> None:
 def _compared(
     part: str, names: Sequence[str], fed: Iterable[Fed], ours: Session, theirs: Session
 ) -> list[Compared] | str:
-    """Each output of a part over all feeds, or why the artifact's does not compare."""
+    """Each output of a part over the feeds of each kind, or why the artifact's does not compare."""
     import numpy as np  # noqa: PLC0415
 
-    found = {name: Compared(part, name) for name in names}
+    found = {(name, continued): Compared(part, name, continued) for name in names for continued in (False, True)}
     for one in fed:
         for name, mine, exact in zip(names, ours.run(one.feed, names), theirs.run(one.feed, names), strict=True):
             if mine.shape != exact.shape:
@@ -167,7 +170,17 @@ def _compared(
                 return f"{name} of {part} is not finite"
             # An output that a branch leaves alone is empty there.
             if exact.size:
-                found[name].add(np.asarray(mine, np.float64), np.asarray(exact, np.float64))
-    if empty := [name for name, one in found.items() if not one.count]:
+                found[name, _goes_on(one.feed)].add(np.asarray(mine, np.float64), np.asarray(exact, np.float64))
+    measured = [one for one in found.values() if one.count]
+    if empty := [name for name in names if name not in {one.output for one in measured}]:
         raise CheckError(f"the float32 model's {empty[0]} is empty for every text", hint="look at the graph")
-    return list(found.values())
+    return measured
+
+
+def _goes_on(feed: Mapping[str, Any]) -> bool:
+    """Whether a cache with something in it is fed."""
+    from modelkit.generation.caches import BRANCH, PAST  # noqa: PLC0415
+
+    if BRANCH in feed:
+        return bool(feed[BRANCH].any())
+    return any(name.startswith(PAST) and array.size for name, array in feed.items())

@@ -11,6 +11,7 @@ from modelkit.vocabulary import FileDigest, Subject, Verdict
 VERSION = 1
 PROMISE = "converted, quantized and finalized again from the same source, every file has the same bytes"
 PROFILE = "full"
+REBUILDS = True
 WORST = 5
 
 

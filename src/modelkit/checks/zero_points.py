@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkit.errors import StageError
 from modelkit.vocabulary import Subject, Verdict
@@ -12,7 +12,7 @@ from modelkit.vocabulary import Subject, Verdict
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-VERSION = 1
+VERSION = 2
 PROMISE = "every integer product and dequantization subtracts the zero point its operand was quantized with"
 OPERANDS = {
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), ((0, 2), (1, 3))),
@@ -34,9 +34,9 @@ class _Pair:
 
     part: str
     reader: str
-    subtracted: int | None
-    quantized_with: int | None
-    """Each the zero point, where it is stored and there is but one."""
+    subtracted: str
+    quantized_with: str
+    """Each the zero point: its number, or what it is where it is computed or has many."""
     same: bool
 
 
@@ -73,10 +73,8 @@ def _pairs(part: str, model: ir.Model) -> Iterator[_Pair]:
             if operand >= len(node.inputs) or (quantizer := _quantizer(node.inputs[operand])) is None:
                 continue
             ours, theirs = _input(node, zero), _zero_of(quantizer)
-            one, other = _number(ours), _number(theirs)
-            # Two computed zero points that are not one value cannot be told apart from here.
-            if ours is theirs or (one is not None and other is not None):
-                yield _Pair(part, node.name or node.outputs[0].name or "", one, other, ours is theirs or one == other)
+            if (same := _same(ours, theirs)) is not None:
+                yield _Pair(part, node.name or node.outputs[0].name or "", _told(ours), _told(theirs), same)
 
 
 def _quantizer(value: ir.Value | None) -> ir.Node | None:
@@ -100,13 +98,34 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
     return node.inputs[place] if place < len(node.inputs) else None
 
 
-def _number(zero: ir.Value | None) -> int | None:
-    """The one number that is stored; 0 where the operator's default stands; None for what is computed, or for many."""
+def _same(ours: ir.Value | None, theirs: ir.Value | None) -> bool | None:
+    """Whether both are one value or store the same numbers; None for two that are computed apart, which cannot be
+    told from here."""
+    import numpy as np  # noqa: PLC0415
+
+    if ours is theirs:
+        return True
+    one, other = _numbers(ours), _numbers(theirs)
+    if one is None and other is None:
+        return None
+    if one is None or other is None:
+        return False
+    # One number stands for as many as there are of the other.
+    return (1 in (one.size, other.size) or one.size == other.size) and bool(np.equal(one, other).all())
+
+
+def _numbers(zero: ir.Value | None) -> Any:
+    """int64[n] of what is stored; one 0 where the operator's default stands; None for what is computed."""
     import numpy as np  # noqa: PLC0415
 
     if zero is None:
-        return 0
-    if zero.const_value is None:
-        return None
-    numbers = np.unique(zero.const_value.numpy())
-    return int(numbers[0]) if numbers.size == 1 else None
+        return np.zeros(1, np.int64)
+    return None if zero.const_value is None else zero.const_value.numpy().astype(np.int64).ravel()
+
+
+def _told(zero: ir.Value | None) -> str:
+    numbers = _numbers(zero)
+    if numbers is not None and (numbers == numbers[0]).all():
+        return str(int(numbers[0]))
+    name = zero.name if zero is not None else ""
+    return f"the computed {name}" if numbers is None else f"the numbers of {name}"

@@ -11,7 +11,7 @@ import click
 
 from modelkit import conformance, delivery, pipeline
 from modelkit.cli._selection import Selection, prepared, progress_bars, select, selects
-from modelkit.errors import ArtifactError, SourceError, StageError
+from modelkit.errors import ArtifactError, ModelkitError
 from modelkit.reports.records import record
 from modelkit.vocabulary import Manifest, Variant, Verdict
 
@@ -70,13 +70,16 @@ def _examined(
         build = prepare()
         artifact = pipeline.build(build, locked)
         delivery.deliver(artifact, folder, force=force)
+        examination = conformance.Examination(build, artifact, profile, examples)
+        keys, standing = examination.keys(), examination.standing()
     except ArtifactError as error:
         yield record(manifest, variant, Verdict("build", "failed", str(error)), draft=draft)
         return
-    except (StageError, SourceError) as error:
+    except ModelkitError as error:
         yield record(manifest, variant, Verdict("build", "errored", str(error)), draft=draft)
         return
-    examination = conformance.Examination(build, artifact, profile, examples)
-    keys = examination.keys()
     for verdict in conformance.examine(examination):
-        yield record(manifest, variant, verdict, artifact, folder, build.job.told, draft, keys, profile, examples)
+        yield record(
+            *(manifest, variant, verdict, artifact, folder, build.job.told, draft),
+            *(keys, standing, profile, examples),
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit import kinds
-from modelkit.errors import ManifestError, StageError
+from modelkit.errors import StageError
 from modelkit.json_objects import read_object
 from modelkit.vocabulary import Manifest
 
@@ -73,13 +73,14 @@ def _architecture(config: dict[str, Any]) -> Any:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise StageError("config.json has no model_type", hint="use `export: prebuilt` with an ONNX file")
-    try:
-        return kinds.load("architectures", model_type.replace("_", "-"))
-    except ManifestError as error:
+    # A near name would mislead: configs are written by machines, and bart is no misspelt bert.
+    if (kind := model_type.replace("_", "-")) not in (known := kinds.names("architectures")):
         raise StageError(
-            f"config.json: {error.message}",
-            hint="use `export: optimum` or `export: prebuilt`, or add the architecture (docs/adding.md)",
-        ) from error
+            f"config.json has the model_type '{model_type}', `export: direct` knows only {', '.join(known)}",
+            hint="optimum may know it (`export: optimum`); else use `export: prebuilt` with an ONNX file, "
+            "or add the architecture (docs/adding.md)",
+        )
+    return kinds.load("architectures", kind)
 
 
 def _options(options: type, config: dict[str, Any]) -> Any:

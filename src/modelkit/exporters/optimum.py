@@ -9,6 +9,7 @@ from typing import Any
 
 from modelkit import kinds
 from modelkit.errors import StageError
+from modelkit.json_objects import read_object
 from modelkit.vocabulary import WHOLE, Manifest
 
 VERSION = 1
@@ -61,10 +62,20 @@ def _traced(manifest: Manifest, source: Path, scratch: Path) -> list[str]:
         parts: list[str] = process.answer("export", request)["parts"]
     except StageError as error:
         if error.message.startswith(("transformers ", "optimum exports ")):
-            known = ", ".join(kinds.names("architectures"))
-            error.hint = f"`export: direct` knows these architectures: {known}; {error.hint}"
+            error.hint = f"{_other_exporter(manifest, source)}; {error.hint}"
         raise
     return parts
+
+
+def _other_exporter(manifest: Manifest, source: Path) -> str:
+    """Which exporter could take what optimum does not."""
+    model_type = str(read_object(source / "config.json").get("model_type"))
+    kind, task = model_type.replace("_", "-"), manifest.task.kind
+    if kind in kinds.names("architectures"):
+        parts = kinds.load("architectures", kind).PARTS
+        if getattr(kinds.load("tasks", task), "GRAPH", task) in parts:
+            return f"`export: direct` builds {model_type} for this task"
+    return "use `export: prebuilt` with an ONNX file"
 
 
 def _cuts(task: str, origin: str) -> dict[str, tuple[str, ...]]:

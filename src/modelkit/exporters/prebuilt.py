@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelkit.errors import StageError
+from modelkit.errors import MissingFileError, StageError
 from modelkit.vocabulary import Manifest
 
 VERSION = 1
@@ -27,7 +27,7 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
 
     path = source / options.file
     if not path.is_file():
-        raise StageError(f"no {options.file} in the source", hint="name it in `source.files` and in `export`")
+        raise MissingFileError(options.file, hint="name it in `source.files` and in `export`")
     _refuse_missing_data(path)
     files.save(ir.load(path), files.TensorFile(into))
 

@@ -13,6 +13,9 @@ from modelkit.generation.settings import Generation
 Scores = npt.NDArray[np.float64]
 
 
+DAMAGED = "its checks `hygiene` and `nodes` tell what is damaged"
+
+
 class Sampler:
     """Chooses the tokens of one text. The same seed draws the same tokens from the same scores."""
 
@@ -23,7 +26,7 @@ class Sampler:
     def __call__(self, logits: npt.NDArray[Any]) -> int:
         """float[vocab] -> an id; of equally likely ones the lowest. Raises `CheckError` for a score that is NaN."""
         if np.isnan(logits).any():
-            raise CheckError("the model's scores for the next token are not numbers", hint="look at its parity verdict")
+            raise CheckError("the model's scores for the next token are not numbers", hint=DAMAGED)
         if self._settings.temperature == 0:
             return int(logits.argmax())
         scores = narrowed(logits.astype(np.float64), self._settings)

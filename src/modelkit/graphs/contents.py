@@ -12,7 +12,10 @@ import onnx
 from modelkit.errors import StageError
 from modelkit.graphs.files import all_graphs, array_of
 
-FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+FLOATS = (
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16),
+    *(onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2),
+)
 
 
 def bodies(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
@@ -36,6 +39,8 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     for node in nodes(model):
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
 
 
 def no_numbers(model: onnx.ModelProto, folder: Path) -> Iterator[str]:

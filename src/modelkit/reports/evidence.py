@@ -15,12 +15,15 @@ from modelkit.reports.records import Record, by_variant
 from modelkit.stages.job import tool
 
 FORMAT = 1
+Entry = dict[str, Any]
+Standing = Mapping[str, Sequence[str]]
 
 
 def write(records: Iterable[Record], root: Path) -> list[Path]:
     """Write `<root>/<channel>/out/Evidence/<model>-<variant>.json` for every artifact that was checked.
 
-    Verdicts of an earlier run stay where bytes, check, limits, tools and processor are the same.
+    Verdicts of an earlier run stay where bytes, check, limits, tools and processor are the same, whatever profile they
+    were taken in; a pass with fewer examples does not take the place of one with more.
     Raises `StageError` when the folder cannot be written.
     """
     written = []
@@ -32,9 +35,9 @@ def write(records: Iterable[Record], root: Path) -> list[Path]:
 
 def _write_one(group: Sequence[Record], root: Path) -> Path:
     last = group[-1]
-    path: Path = root / last["channel"] / "out" / "Evidence" / f"{last['model']}-{last['variant']}.json"
+    path = _path(root, last["channel"], last["model"], last["variant"])
     now = {one["verdict"]["check"]: _entry(one) for one in group}
-    verdicts = {**_earlier(path, last["artifact"]["digest"], last["keys"]), **now}
+    verdicts = _merged(_earlier(path, last["artifact"]["digest"], last["standing"]), now, last["standing"])
     evidence = {
         "format": FORMAT,
         "model": last["model"],
@@ -49,7 +52,20 @@ def _write_one(group: Sequence[Record], root: Path) -> Path:
     return path
 
 
-def _entry(record: Record) -> dict[str, Any]:
+def holds(root: Path, channel: str, model: str, variant: str, check: str) -> bool:
+    """Whether an earlier run left a verdict of `check`, good or not."""
+    try:
+        verdicts = json.loads(_path(root, channel, model, variant).read_text(encoding="utf-8"))["verdicts"]
+        return any(one["check"] == check for one in verdicts)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # none yet, or not ours
+
+
+def _path(root: Path, channel: str, model: str, variant: str) -> Path:
+    return root / channel / "out" / "Evidence" / f"{model}-{variant}.json"
+
+
+def _entry(record: Record) -> Entry:
     """A verdict with when and where it was taken, and the key of all that it depends on."""
     return {
         **record["verdict"],
@@ -66,12 +82,22 @@ def _entry(record: Record) -> dict[str, Any]:
     }
 
 
-def _earlier(path: Path, digest: str, keys: Mapping[str, str]) -> dict[str, Any]:
+def _merged(earlier: Mapping[str, Entry], now: Mapping[str, Entry], standing: Standing) -> dict[str, Entry]:
+    def stands(check: str) -> bool:
+        """Whether the earlier verdict of `check` says more than the one of now."""
+        if now[check]["outcome"] != "passed" or now[check]["key"] not in standing.get(check, ()):
+            return False
+        return standing[check].index(earlier[check]["key"]) > standing[check].index(now[check]["key"])
+
+    return {**earlier, **now, **{check: earlier[check] for check in earlier if check in now and stands(check)}}
+
+
+def _earlier(path: Path, digest: str, standing: Standing) -> dict[str, Entry]:
     """What an earlier run found of the same bytes, as far as that run would find the same today."""
     try:
         evidence = json.loads(path.read_text(encoding="utf-8"))
         if evidence["format"] != FORMAT or evidence["artifact"]["digest"] != digest:
             return {}
-        return {one["check"]: one for one in evidence["verdicts"] if one["key"] == keys.get(one["check"], "none")}
+        return {one["check"]: one for one in evidence["verdicts"] if one["key"] in standing.get(one["check"], ())}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # none yet, or not ours: it is written anew

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ def record(
     told: Iterable[str] = (),
     draft: bool = False,
     keys: Mapping[str, str] | None = None,
+    standing: Mapping[str, Sequence[str]] | None = None,
     profile: str = PROFILES[0],
     examples: int | None = None,
 ) -> Record:
-    """`artifact`, `folder` and `keys` (of every planned check) are None when there was nothing to check."""
+    """`artifact`, `folder`, `keys` (of every planned check) and `standing` (`Examination.standing`) are None when there
+    was nothing to check."""
     return {
         "manifest": manifest.path.as_posix(),
         "model": manifest.name,
@@ -36,6 +38,7 @@ def record(
         "told": list(told),
         "artifact": _artifact(artifact) if artifact else None,
         "keys": dict(keys or {}),
+        "standing": {check: list(known) for check, known in (standing or {}).items()},
         "profile": profile,
         "again": again(f"{manifest.path.as_posix()}::{variant.name}::{verdict.check}", profile, examples),
         "verdict": {**asdict(verdict), "worst": list(verdict.worst)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelkit.graphs import model_files
@@ -51,11 +51,18 @@ def _size(record: Record) -> str:
 
 
 def _margin(group: Sequence[Record]) -> str:
+    # A failed check without a margin gave no number to measure one from: worse than any.
+    if broken := [one["verdict"]["check"] for one in group if _is_beyond_measure(one["verdict"])]:
+        return f"broken {broken[0]}"
     margins = [(v["margin"], v["check"]) for v in (record["verdict"] for record in group) if v["margin"] is not None]
     if not margins:
         return "-"
     margin, check = min(margins)
     return f"{margin:+.1%} {check}"
+
+
+def _is_beyond_measure(verdict: Mapping[str, Any]) -> bool:
+    return verdict["outcome"] == "failed" and verdict["margin"] is None
 
 
 def _checks(group: Sequence[Record]) -> str:

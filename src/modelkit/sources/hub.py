@@ -192,8 +192,7 @@ def _reason(error: BaseException, options: Options, endpoint: str) -> SourceErro
 
     match error:
         case errors.GatedRepoError():
-            hint = f"accept the licence at {endpoint}/{options.hub}, then {LOG_IN}"
-            return SourceError("the repository is gated and this account may not read it", hint=hint)
+            return _gated(f"{endpoint}/{options.hub}")
         case errors.RepositoryNotFoundError():
             hint = f"check the spelling; if it is private, {LOG_IN}"
             return SourceError(f"{endpoint} has no such repository, or it is private", hint=hint)
@@ -218,12 +217,27 @@ def _reason(error: BaseException, options: Options, endpoint: str) -> SourceErro
             return SourceError(f"the download failed: {_first_line(error)}", hint="run it again, or add a mirror")
 
 
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def _gated(page: str) -> SourceError:
+    if not _has_token():
+        hint = f"accept the licence at {page}, then {LOG_IN}"
+        return SourceError("the repository is gated, and no token was found on this machine", hint=hint)
+    hint = f"accept the licence at {page} with the account that the token belongs to, or use another account's token"
+    return SourceError("the repository is gated, and the account of this token has not been granted access", hint=hint)
+
+
 def _status(status: int, endpoint: str) -> SourceError:
     match status:
         case 401:
             return SourceError(f"{endpoint} asks for a valid login (401)", hint=f"{LOG_IN}, or remove a stale token")
         case 403:
-            return SourceError(f"{endpoint} forbids this account to read it (403)", hint=LOG_IN)
+            who = "the account of this token" if _has_token() else "whoever comes without a token"
+            return SourceError(f"{endpoint} forbids {who} to read it (403)", hint=LOG_IN)
         case 404:
             return SourceError(f"{endpoint} answered 404", hint="check HF_ENDPOINT and the id of the repository")
         case 429:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from modelkit import byte_level, graphs, json_objects, kinds, lock, model, opcodes, pickled, tokenizer, weights
-from modelkit.errors import StageError
+from modelkit.errors import MissingFileError, StageError
+from modelkit.file_names import wants
 from modelkit.json_objects import read_object
+from modelkit.stages.download import place_of
 from modelkit.stages.job import Job, code, tool
+from modelkit.vocabulary import Source
 
 NAME, VERSION, INPUTS = "converted", 1, ("downloaded",)
 
@@ -44,10 +48,11 @@ def _architectures() -> list[Any]:
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     """Raises `StageError` when the source lacks a file or its parts do not fit together."""
     source, task = inputs["downloaded"], kinds.load("tasks", job.manifest.task.kind)
-    # Before the export: a wrong tokenizer is found in a tenth of the time.
-    task.verify(source, _vocabulary_size(source))
     export = job.manifest.export
-    kinds.load("exporters", export.kind).export(job.manifest, source, into, export.options)
+    with _placed(job.manifest.source):
+        # Before the export: a wrong tokenizer is found in a tenth of the time.
+        task.verify(source, _vocabulary_size(source))
+        kinds.load("exporters", export.kind).export(job.manifest, source, into, export.options)
     _refuse_damaged(into)
     for name in task.CONSUMER_FILES:
         if name == tokenizer.FILE:
@@ -55,6 +60,21 @@ def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
         elif (source / name).exists():
             shutil.copyfile(source / name, into / name)
     (into / model.CARD).write_bytes(model.card(job.manifest.name, job.manifest.task).encode())
+
+
+@contextmanager
+def _placed(source: Source) -> Iterator[None]:
+    """Tell of a missing file which place lacks it; one that the manifest wants already need not be added to it."""
+    try:
+        yield
+    except MissingFileError as error:
+        error.message = error.message.replace(
+            "the source", " and ".join(map(place_of, (source.first, *source.mirrors)))
+        )
+        if error.make is not None and wants(source.files, error.name):
+            folder = "that folder" if source.first.kind == "path" else "a folder, which `source` names as `path`"
+            error.hint = f"download it into {folder}{f', or make it there: {error.make}' if error.make else ''}"
+        raise
 
 
 def _refuse_damaged(into: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from modelkit.vocabulary import Choice, Fetching, FileDigest, Source, Wanted
 
 NAME, VERSION, INPUTS = "downloaded", 1, ()
 
+POINTER = b"version https://git-lfs.github.com/spec/v1"
+"""How a pointer file begins: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
 SHORT = 12
 """Hex digits of a sha256 in a message: enough to compare two by eye."""
 
@@ -80,9 +82,22 @@ def _try(
         files = digest_folder(private)
     except ArtifactError as error:
         raise SourceError(f"left something that is no plain file: {error.message}") from error
+    _refuse_pointers(private, files)
     if expected is not None:
         _compare(files, expected, choice)
     return identity, files
+
+
+def _refuse_pointers(folder: Path, names: Iterable[str]) -> None:
+    """Raise `SourceError` for what git-LFS leaves in place of a file whose content was not fetched."""
+    for name in names:
+        with (folder / name).open("rb") as file:
+            found = file.read(len(POINTER))
+        if found == POINTER:
+            raise SourceError(
+                f"{name} is a git-LFS pointer, not the file itself",
+                hint="`git lfs pull` in the source fetches the weights and all else that git-LFS keeps",
+            )
 
 
 def _compare(files: Mapping[str, FileDigest], expected: Mapping[str, FileDigest], choice: Choice) -> None:

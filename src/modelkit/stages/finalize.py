@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import graphs
+from modelkit import graphs, model
 from modelkit.digests import digest_folder
 from modelkit.graphs import DATA, MODEL
 from modelkit.stages.job import Job, code, tool
 
 NAME, VERSION, INPUTS = "finalized", 1, ("converted", "quantized")
-SUMS = "SHA256SUMS"
-"""In the form `sha256sum --check` reads."""
+SUMS = model.SUMS
 
 
 def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:  # noqa: ARG001

@@ -96,5 +96,6 @@ def shown(given: object) -> str:
     """What was given, in few characters; of what may be long, or have no text of its own, the type."""
     if isinstance(given, str):
         return f"{given[:SHOWN]!a}{'...' if len(given) > SHOWN else ''}"
-    small = isinstance(given, int) and abs(given) < 10**SHOWN
-    return repr(given) if small or given is None or isinstance(given, float) else f"a value of type {type(given).__name__}"
+    if given is None or isinstance(given, float) or (isinstance(given, int) and abs(given) < 10**SHOWN):
+        return repr(given)
+    return f"a value of type {type(given).__name__}"

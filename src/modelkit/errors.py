@@ -90,8 +90,8 @@ class CheckError(ModelkitError):
 class InputError(ModelkitError, ValueError):
     """The caller of a loaded model must act: what it was given is nothing it can answer.
 
-    A prompt that is empty or too long, a text where a list belongs, no labels, an image cut short. It is a `ValueError`,
-    too.
+    A prompt that is empty or too long, a text where a list belongs, no labels, an image cut short. It is a
+    `ValueError`, too.
     """
 
     exit_code = USAGE

@@ -17,12 +17,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from modelkit import conformance, model
+from modelkit import conformance, graphs, model, runtime
 from modelkit.checks import any_labels
 from modelkit.errors import InputError
 from modelkit.tasks import zero_shot_classification as task
 from modelkit.tokenizer import read_tokenizer
-from modelkit.vocabulary import Choice, Subject, Verdict
+from modelkit.vocabulary import Subject, Verdict
 from subjects import copied, good, learned, redrawn
 
 
@@ -129,7 +129,12 @@ def test_labels_that_leave_no_room_for_a_text_are_left_out_and_counted(subject):
     text = replace(subject.manifest.task.options.text, max_tokens=16)
     options = replace(subject.manifest.task.options, text=text)
     verdict = verdict_of(
-        replace(subject, manifest=replace(subject.manifest, task=Choice(subject.manifest.task.kind, options)))
+        replace(
+            subject,
+            open=lambda artifact, threads=None: task.open_(
+                artifact.folder, runtime.Sessions(graphs.parts(artifact.folder)), options
+            ),
+        )
     )
     assert verdict.outcome == "passed"
     assert verdict.measured["left_out"] > 0

@@ -111,7 +111,7 @@ def test_what_a_call_leaves_out_stays_as_the_manifest_has_it() -> None:
 
 
 def test_one_stop_string_without_brackets_is_refused() -> None:
-    with pytest.raises(TypeError, match="list of texts"):
+    with pytest.raises(InputError, match="list of texts"):
         Generation().with_({"stop": "end"})
 
 

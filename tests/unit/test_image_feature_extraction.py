@@ -142,9 +142,9 @@ def test_long_text_is_cut_and_keeps_its_end(tiny: Any) -> None:
 
 def test_one_input_without_a_list_is_refused(tiny: Any) -> None:
     for call in (tiny.embed_texts, tiny.embed_images, tiny.outputs):
-        with pytest.raises(TypeError, match="takes a list"):
+        with pytest.raises(InputError, match="a list of"):
             call("a cat")
-    with pytest.raises(TypeError, match="takes a list"):
+    with pytest.raises(InputError, match="a list of images"):
         tiny.embed_images(PICTURES[0])
 
 

@@ -186,8 +186,59 @@ def test_an_empty_prompt_is_refused(models: dict[str, Any], kind: str, prompts: 
 
 @both
 def test_what_is_no_text_is_refused(models: dict[str, Any], kind: str) -> None:
-    with pytest.raises(TypeError, match="number 2 is int"):
+    with pytest.raises(InputError, match=r"expected prompts\[1\] to be a text, got 1$"):
         models[kind].generate(["a", 1])
+
+
+WRONG = {"max_tokens": "a", "top_k": 1.5, "top_p": "b", "temperature": "hot", "stop": "end", "seed": -1, "max_token": 3}
+
+
+@both
+@pytest.mark.parametrize("name", WRONG)
+def test_an_odd_argument_is_named(models: dict[str, Any], kind: str, name: str) -> None:
+    for call in (models[kind].generate, models[kind].stream):
+        with pytest.raises(InputError, match=rf"expected {name}(\[0\])? to be|there is no argument '{name}'"):
+            call("a", **{name: WRONG[name]})
+
+
+@both
+def test_one_stop_string_without_brackets_is_refused_of_a_summary_too(folders: dict[str, Path], kind: str) -> None:
+    with pytest.raises(InputError, match="expected stop to be a list of texts"):
+        opened(folders[kind], kind, longest=400).summarize("a", stop="end")
+
+
+@both
+@pytest.mark.parametrize("prompts", [None, 1, b"a", {"a": "b"}, "\ud800", ["a", "\ud800"], [None]])
+def test_prompts_of_another_kind_are_refused(models: dict[str, Any], kind: str, prompts: Any) -> None:
+    with pytest.raises(InputError, match="expected prompts"):
+        models[kind].generate(prompts)
+    with pytest.raises(InputError, match="expected code"):
+        models[kind].summarize(prompts)
+
+
+@both
+def test_a_batch_of_nothing_is_refused(models: dict[str, Any], kind: str) -> None:
+    with pytest.raises(InputError, match="expected batch_size to be a whole number of at least 1, got 0"):
+        models[kind].outputs(["a"], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ("hi", "expected messages to be a list of messages"),
+        (None, "expected messages"),
+        (["hi"], r"expected messages\[0\] to be a mapping of role and content"),
+        ([{"role": "king", "content": "hi"}], r"messages\[0\]\['role'\] to be one of system, .* got 'king'"),
+        ([{"content": "hi"}], r"messages\[0\]\['role'\] to be one of"),
+        ([{"role": "user", "content": None}], r"messages\[0\]\['content'\] to be a text, got None"),
+        ([{"role": "user", "content": "a"}, {"role": "user"}], r"messages\[1\]\['content'\]"),
+    ],
+)
+def test_messages_that_are_none_are_refused(folders: dict[str, Path], tmp_path: Path, messages: Any, told: str) -> None:
+    model = opened(changed(folders[CAUSAL], tmp_path / "chat", chat_template__jinja=TEMPLATE), CAUSAL)
+    for call in (model.chat, model.stream_chat):
+        with pytest.raises(InputError, match=told):
+            call(messages)
 
 
 @both
@@ -237,9 +288,19 @@ def test_text_ends_where_the_context_does(folders: dict[str, Path]) -> None:
     assert model.generate(prompt) == small_generators.tokenizer().decode(ids)
 
 
-def test_a_long_source_text_is_cut(folders: dict[str, Path]) -> None:
+def test_a_source_text_longer_than_the_manifest_allows_is_refused(folders: dict[str, Path]) -> None:
     model = opened(folders[SOURCE], SOURCE, longest=5)
-    assert model.generate("hello and more") == model.generate("hello")
+    for call in (model.generate, model.stream):
+        with pytest.raises(
+            InputError, match=r"has 14 tokens, 9 more than the 5 that fit; shorten it, or raise text\.max"
+        ):
+            call("hello and more")
+
+
+def test_of_long_code_the_beginning_is_summarized_and_of_a_long_corpus_text_read(folders: dict[str, Path]) -> None:
+    model = opened(folders[SOURCE], SOURCE, longest=5)
+    assert model.summarize("hello and more") == model.summarize("hello")
+    np.testing.assert_array_equal(model.outputs(["hello and more"]), model.outputs(["hello"]))
 
 
 @both
@@ -275,7 +336,7 @@ def test_outputs_of_no_texts_have_no_rows(models: dict[str, Any], kind: str) -> 
 
 @both
 def test_outputs_of_a_bare_string_are_refused(models: dict[str, Any], kind: str) -> None:
-    with pytest.raises(TypeError, match="list of texts"):
+    with pytest.raises(InputError, match="list of texts"):
         models[kind].outputs("hello")
 
 

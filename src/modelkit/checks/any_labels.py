@@ -13,7 +13,7 @@ from modelkit.vocabulary import Subject, Verdict
 Case = tuple[Sequence[str], Sequence[str], bool]
 """Texts, labels, and whether each label is judged by itself."""
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("labels",)
 PROMISE = "every label gets a score from 0 to 1, whatever its order, and those of one text sum to one"
 EXAMPLES = {"quick": 25, "full": 200, "release": 1000}
@@ -60,19 +60,13 @@ class _Scores:
     """What the model's `classify` says, and what is wrong with it; the worst figures so far."""
 
     def __init__(self, subject: Subject, limits: Options) -> None:
-        from modelkit.feeds import Listener  # noqa: PLC0415
-
-        self._listener, self._limits = Listener(subject.artifact.folder, subject.manifest.task), limits
-        self._model = subject.open(subject.artifact)
-        text = getattr(subject.manifest.task.options, "text", None)
-        self._most: int | None = getattr(text, "max_tokens", None)
+        self._limits, self._model = limits, subject.open(subject.artifact)
         self.measured: dict[str, Any] = {"sum_error": 0.0, "order_error": 0.0, "scores": 0, "left_out": 0}
 
     def reason(self, case: Case) -> str | None:
-        """What is wrong with the scores; labels so long that the pair cannot be cut to `max_tokens` are left out."""
+        """What is wrong with the scores; labels that leave no room for a text are left out."""
         texts, labels, alone = case
-        feeds = self._listener.feeds(lambda model: model.classify(texts, labels, multi_label=alone))
-        if self._most and any(feed.arrays["input_ids"].shape[1] > self._most for feed in feeds if feed.reads):
+        if not all(map(self._model.fits, labels)):
             self.measured["left_out"] += 1
             return None
         try:

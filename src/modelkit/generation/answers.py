@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from modelkit import arguments
 from modelkit.errors import InputError
 from modelkit.generation.decoding import Answer, Steps, decode
 from modelkit.generation.sampling import Sampler
@@ -96,11 +97,9 @@ def _stepped(steps: Steps, written: Written) -> npt.NDArray[np.float32]:
 
 
 def encoded(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-    """The ids of each text. Raises `InputError` for one that is empty, or that the tokenizer makes nothing of."""
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"a prompt is text, number {number + 1} is {type(text).__name__}")
-    found = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+    """The ids of each text. Raises `InputError` for what is none, is empty, or the tokenizer makes nothing of."""
+    texts = arguments.texts("texts", texts)
+    found = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
     for number, (text, ids) in enumerate(zip(texts, found, strict=True)):
         if not text or not ids:
             raise InputError(
@@ -109,6 +108,13 @@ def encoded(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], *, special: b
     return found
 
 
-def one_or_many(given: str | Sequence[str], answer: Callable[[list[str]], list[str]]) -> Any:
-    """A text for a text, a list for a list."""
-    return answer([given])[0] if isinstance(given, str) else answer(list(given))
+def one_or_many(name: str, given: str | Sequence[str], answer: Callable[[list[str]], list[str]]) -> Any:
+    """A text for a text, a list for a list. Raises `InputError`, by the argument's `name`, for anything else."""
+    if isinstance(given, str):
+        return answer([arguments.text(name, given)])[0]
+    return answer(arguments.texts(name, given))
+
+
+def too_long(tokens: int, longest: int, hint: str) -> InputError:
+    """Of a prompt that does not fit."""
+    return InputError(f"the prompt has {tokens} tokens, {tokens - longest} more than the {longest} that fit", hint=hint)

@@ -20,6 +20,7 @@ from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from modelkit import arguments
 from modelkit.byte_level import ROLES, token_text
 from modelkit.errors import InputError, StageError
 from modelkit.json_objects import read_object
@@ -31,6 +32,26 @@ TODAY = date(2024, 7, 26)
 It is the day that Llama 3's template falls back to."""
 LONGEST = 2**22
 """Characters that a template may write; more than any context holds."""
+
+
+SPEAKERS = ("system", "developer", "user", "assistant", "tool", "ipython")
+"""The roles of the chat templates in use; `ipython` is Llama 3.1's for what a tool answers."""
+
+
+def checked(messages: Any) -> list[dict[str, Any]]:
+    """`messages`, each a role and a content. Raises `InputError` that names the one that is not."""
+    found = []
+    for place, message in enumerate(arguments.several("messages", messages, "message")):
+        name = f"messages[{place}]"
+        if not isinstance(message, Mapping):
+            raise arguments.wrong(name, "a mapping of role and content", message)
+        if message.get("role") not in SPEAKERS:
+            raise arguments.wrong(f"{name}['role']", f"one of {', '.join(SPEAKERS)}", message.get("role"))
+        # Who only calls a tool says nothing.
+        if not (message.get("content") is None and message.get("tool_calls")):
+            arguments.text(f"{name}['content']", message.get("content"))
+        found.append(dict(message))
+    return found
 
 
 @dataclass(frozen=True)

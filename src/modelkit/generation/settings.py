@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from modelkit import tokenizer
+from modelkit import arguments, tokenizer
 from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.json_objects import read_object
 
@@ -27,6 +27,25 @@ class Wishes(TypedDict, total=False):
     stop: Sequence[str] | None
     seed: int | None
     """The same seed draws the same text again; `None` draws another each time."""
+
+
+def _stops(name: str, given: Any) -> tuple[str, ...]:
+    return tuple(arguments.texts(name, given))
+
+
+def _seed(name: str, given: Any) -> int:
+    return arguments.whole(name, given, least=0)
+
+
+READ: Mapping[str, Callable[[str, Any], Any]] = {
+    "max_tokens": arguments.whole,
+    "temperature": arguments.number,
+    "top_k": arguments.whole,
+    "top_p": arguments.number,
+    "stop": _stops,
+    "seed": _seed,
+}
+"""How each of `Wishes` is read, with the argument's name and what a call gives."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +76,10 @@ class Generation:
             raise ManifestError("generation.stop holds an empty string, which would end every text at once")
 
     def with_(self, wishes: Wishes) -> Generation:
-        """These settings with what a call gives instead. Raises `InputError` for numbers a manifest could not have."""
-        given: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None and name != "seed"}
-        tokenizer.refuse_bare(given.get("stop"), "stop")
-        if "stop" in given:
-            given["stop"] = tuple(given["stop"])
+        """These settings with what a call gives instead. Raises `InputError` for what a manifest could not have."""
+        arguments.refuse_unknown(wishes, READ)
+        given = {name: READ[name](name, value) for name, value in wishes.items() if value is not None}
+        given.pop("seed", None)
         try:
             return replace(self, **given)
         except ManifestError as error:

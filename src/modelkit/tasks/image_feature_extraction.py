@@ -99,8 +99,8 @@ class ImageTextEmbedder:
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """One row of length one per text: float32[len(texts), width], in the space of the images.
 
-        Texts of like length share a batch; rows come back in the given order. Raises `InputError` for a bare string, and for
-        what is no text.
+        Texts of like length share a batch; rows come back in the given order. Raises `InputError` for a bare string
+        and for what is no text.
         """
         import numpy as np  # noqa: PLC0415
 

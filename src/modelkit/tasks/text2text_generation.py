@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, overload
 
+from modelkit import arguments
 from modelkit.errors import InputError
 from modelkit.generation.settings import COMPANIONS, Facts, Generation, Wishes
-from modelkit.tokenizer import read_tokenizer, refuse_bare, refuse_short, refuse_stranger
+from modelkit.tokenizer import read_tokenizer, refuse_short, refuse_stranger
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,24 +69,25 @@ class TextRewriter:
         """What the model makes of each text: text for a text, a list for a list; special tokens are not shown.
 
         `max_tokens`, `temperature`, `top_k`, `top_p` and `stop` replace the manifest's, `seed` makes sampling
-        repeatable. Raises `InputError` for an empty text.
+        repeatable. Raises `InputError` for a text that is empty or longer than `text.max_tokens`.
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
-        answered: str | list[str] = one_or_many(prompts, lambda texts: self._all(texts, wishes))
+        answered: str | list[str] = one_or_many("prompts", prompts, lambda texts: self._all(texts, wishes))
         return answered
 
     def stream(self, prompt: str, **wishes: Unpack[Wishes]) -> Iterator[str]:
         """The pieces of `generate`'s text, each as soon as it is certain. Raises as `generate` does, at once."""
         settings = self._options.generation.with_(wishes)
-        return self._answers.stream(self._ids([prompt])[0], self._room(settings), settings, wishes.get("seed"))
+        texts = self._whole([arguments.text("prompt", prompt)])
+        return self._answers.stream(self._ids(texts)[0], self._room(settings), settings, wishes.get("seed"))
 
     @overload
     def summarize(self, code: str, **wishes: Unpack[Wishes]) -> str: ...
     @overload
     def summarize(self, code: list[str], **wishes: Unpack[Wishes]) -> list[str]: ...
     def summarize(self, code: str | list[str], **wishes: Unpack[Wishes]) -> str | list[str]:
-        """One line that says what each piece of code does.
+        """One line that says what each piece of code does; of code beyond `text.max_tokens` the beginning is read.
 
         The model reads the code after the prefix that config.json names for summaries, if it names one.
         """
@@ -95,17 +97,19 @@ class TextRewriter:
         def lines(codes: list[str]) -> list[str]:
             return [summaries.one_line(one.text) for one in self.write_summaries(codes, **wishes)]
 
-        summed: str | list[str] = one_or_many(code, lines)
+        summed: str | list[str] = one_or_many("code", code, lines)
         return summed
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """What the checks compare: float32[len(texts), vocabulary], the scores of the first token of each answer."""
-        refuse_bare(texts, "outputs")
-        return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
+        return self._answers.scores(self._ids(texts), self._width, arguments.whole("batch_size", batch_size, least=1))
 
     def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
-        """What `generate` gives, in tokens: those of each text, and those of its answer with the one that ended it."""
-        return self._written(list(texts), wishes)
+        """What `generate` gives, in tokens: those of each text, and those of its answer with the one that ended it.
+
+        Of a text longer than `text.max_tokens` the beginning is read: the checks answer any corpus.
+        """
+        return self._written(texts, wishes)
 
     def passages(self, texts: Sequence[str]) -> list[Written]:
         """What the scores of two models are compared along: each text, and what this model answers at its surest."""
@@ -125,8 +129,19 @@ class TextRewriter:
             raise InputError("there is no code to summarize", hint="give at least one line")
         return self._written([self._prefix + code for code in codes], wishes)
 
-    def _all(self, texts: Sequence[str], wishes: Wishes) -> list[str]:
-        return [one.text for one in self._written(texts, wishes)]
+    def _all(self, texts: list[str], wishes: Wishes) -> list[str]:
+        return [one.text for one in self._written(self._whole(texts), wishes)]
+
+    def _whole(self, texts: list[str]) -> list[str]:
+        """`texts`, none of which would be cut; what an answer hangs on may stand at the end."""
+        from modelkit.generation.answers import too_long  # noqa: PLC0415
+
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        for encoding in self._tokenizer.encode_batch_fast(texts):
+            if more := sum(len(part.ids) - special for part in encoding.overflowing):
+                longest = self._options.text.max_tokens
+                raise too_long(longest + more, longest, "shorten it, or raise text.max_tokens")
+        return texts
 
     def _written(self, texts: Sequence[str], wishes: Wishes) -> list[Written]:
         settings = self._options.generation.with_(wishes)

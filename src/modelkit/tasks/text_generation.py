@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from modelkit import arguments
 from modelkit.errors import InputError, StageError
 from modelkit.generation.settings import COMPANIONS, Facts, Generation, Wishes
-from modelkit.tokenizer import read_tokenizer, refuse_bare, refuse_short, refuse_stranger
+from modelkit.tokenizer import read_tokenizer, refuse_short, refuse_stranger
 from modelkit.vocabulary import WHOLE
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ class TextGenerator:
         """
         from modelkit.generation.answers import one_or_many  # noqa: PLC0415
 
-        answered: str | list[str] = one_or_many(prompts, lambda texts: self._all(self._ids(texts), wishes))
+        answered: str | list[str] = one_or_many("prompts", prompts, lambda texts: self._all(self._ids(texts), wishes))
         return answered
 
     def stream(self, prompt: str, **wishes: Unpack[Wishes]) -> Iterator[str]:
         """The pieces of `generate`'s text, each as soon as it is certain. Raises as `generate` does, at once."""
-        return self._stream(self._ids([prompt])[0], wishes)
+        return self._stream(self._ids([arguments.text("prompt", prompt)])[0], wishes)
 
     def chat(
         self, messages: Sequence[Mapping[str, Any]], *, today: date | None = None, **wishes: Unpack[Wishes]
@@ -86,7 +87,7 @@ class TextGenerator:
         """The model's answer to messages of `role` and `content`.
 
         `today` is the day some templates tell the model, by default always the same. Raises `StageError` when the
-        model has no chat template, `InputError` when the template refuses the messages.
+        model has no chat template, `InputError` for what are no messages, and when the template refuses them.
         """
         return self._all([self._chat_ids(messages, today)], wishes)[0]
 
@@ -108,23 +109,22 @@ class TextGenerator:
         def lines(codes: list[str]) -> list[str]:
             return [summaries.one_line(one.text) for one in self.write_summaries(codes, **wishes)]
 
-        summed: str | list[str] = one_or_many(code, lines)
+        summed: str | list[str] = one_or_many("code", code, lines)
         return summed
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> npt.NDArray[np.float32]:
         """What the checks compare: float32[len(texts), vocabulary], the scores of the token after each text."""
-        refuse_bare(texts, "outputs")
-        return self._answers.scores(self._ids(list(texts)), self._width, batch_size)
+        return self._answers.scores(self._ids(texts), self._width, arguments.whole("batch_size", batch_size, least=1))
 
     def write(self, texts: Sequence[str], **wishes: Unpack[Wishes]) -> list[Written]:
         """What `generate` gives, in tokens: those of each text, and those of its answer with the one that ended it."""
-        return self._written(self._ids(list(texts)), wishes)
+        return self._written(self._ids(texts), wishes)
 
     def passages(self, texts: Sequence[str]) -> list[Written]:
         """What the scores of two models are compared along: the first token of each text, and all its others."""
         from modelkit.generation.answers import Written  # noqa: PLC0415
 
-        return [Written(ids[:1], ids[1:], text) for ids, text in zip(self._ids(list(texts)), texts, strict=True)]
+        return [Written(ids[:1], ids[1:], text) for ids, text in zip(self._ids(texts), texts, strict=True)]
 
     def scores(self, written: Iterable[Written], *, cached: bool = False) -> Iterator[npt.NDArray[np.float32]]:
         """For each answer float32[its tokens, vocabulary]: what this model gives each token after all before it.
@@ -142,7 +142,7 @@ class TextGenerator:
             raise InputError("there is no code to summarize", hint="give at least one line")
         if self._template:
             return self._written([self._chat_ids(summaries.message(code), None) for code in codes], wishes)
-        stop = wishes.get("stop") or ()
+        stop = arguments.texts("stop", wishes.get("stop") or ())
         line: Wishes = {**wishes, "stop": (*stop, *summaries.STOP)}
         return self._written(self._ids([summaries.prompt(code) for code in codes]), line)
 
@@ -170,27 +170,31 @@ class TextGenerator:
             raise StageError(
                 "the model has no chat template", hint="use generate, or add chat_template.jinja to `source.files`"
             )
-        prompt = self._template.render(messages, today=today or chat.TODAY)
+        prompt = self._template.render(chat.checked(messages), today=_day(today))
         # The template has written the special tokens already.
         return self._fitting(encoded(self._tokenizer, [prompt], special=False)[0])
 
     def _fitting(self, ids: list[int]) -> list[int]:
+        from modelkit.generation.answers import too_long  # noqa: PLC0415
+
         longest = self._options.text.max_tokens
         if self._positions is not None:
             longest = min(longest, self._positions - 1)
         if len(ids) > longest:
-            raise InputError(
-                f"the prompt has {len(ids)} tokens, {len(ids) - longest} more than the {longest} that fit",
-                hint="shorten it"
-                if self._options.text.max_tokens > longest
-                else "shorten it, or raise text.max_tokens",
-            )
+            bound = self._options.text.max_tokens > longest
+            raise too_long(len(ids), longest, "shorten it" if bound else "shorten it, or raise text.max_tokens")
         return ids
 
     def _room(self, ids: Sequence[int], settings: Generation) -> int:
         """How many tokens the answer may have."""
         most = settings.max_tokens
         return most if self._positions is None else min(most, self._positions - len(ids))
+
+
+def _day(today: date | None) -> date:
+    from modelkit.generation.chat import TODAY  # noqa: PLC0415
+
+    return TODAY if today is None else arguments.day("today", today)
 
 
 def open_(folder: Path, sessions: Sessions, options: Options) -> TextGenerator:

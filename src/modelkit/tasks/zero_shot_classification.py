@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from modelkit import arguments
 from modelkit.errors import InputError, ManifestError, StageError
 from modelkit.json_objects import read_object
 from modelkit.tokenizer import (
@@ -16,7 +17,6 @@ from modelkit.tokenizer import (
     pad_id,
     padded,
     read_tokenizer,
-    refuse_bare,
     refuse_short,
     refuse_stranger,
 )
@@ -114,17 +114,24 @@ class Classifier:
 
         The scores of a text sum to one; with `multi_label`, or a single label, each label is judged by itself, as
         entailed or contradicted. Both are computed as the zero-shot pipeline of transformers does, which takes the
-        first logit for the contradiction, or the last one where the first is the entailment.
-        Raises `TypeError` for labels in one string, `InputError` for an empty list or a template without `{}`.
+        first logit for the contradiction, or the last one where the first is the entailment. A text too long to be read
+        together with a hypothesis is cut at its end, a hypothesis never.
+        Raises `InputError` for labels in one string, an empty list, a template without `{}`, and a label that leaves no
+        room for a text. A label may be there twice, or be empty, as in the pipeline.
         """
-        many = [texts] if isinstance(texts, str) else list(texts)
-        template = self._options.hypothesis_template if hypothesis_template is None else hypothesis_template
-        _refuse_empty(many, labels, template)
-        hypotheses = [template.replace(SLOT, label) for label in labels]
-        logits = self._judge([(text, hypothesis) for text in many for hypothesis in hypotheses], batch_size)
-        alone = self._options.multi_label if multi_label is None else multi_label
-        scores = self._scores(logits.reshape(len(many), len(labels), -1), alone or len(labels) == 1)
-        ranked = [_ranked(labels, row) for row in scores]
+        many = arguments.texts("texts", [texts] if isinstance(texts, str) else texts)
+        template = self._options.hypothesis_template
+        if hypothesis_template is not None:
+            template = arguments.text("hypothesis_template", hypothesis_template)
+        named = arguments.texts("labels", labels, "label")
+        _refuse_empty(many, named, template)
+        hypotheses = [template.replace(SLOT, label) for label in named]
+        self._refuse_long(named, hypotheses)
+        most = arguments.whole("batch_size", batch_size, least=1)
+        logits = self._judge([(text, hypothesis) for text in many for hypothesis in hypotheses], most)
+        alone = self._options.multi_label if multi_label is None else arguments.flag("multi_label", multi_label)
+        scores = self._scores(logits.reshape(len(many), len(named), -1), alone or len(named) == 1)
+        ranked = [_ranked(named, row) for row in scores]
         return ranked[0] if isinstance(texts, str) else ranked
 
     def outputs(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
@@ -132,13 +139,28 @@ class Classifier:
 
         The hypothesis is a text's last line, the premise all before it. Raises `InputError` for a text of one line.
         """
-        refuse_bare(texts, "outputs")
-        return self._judge([_pair(text) for text in texts], batch_size)
+        pairs = [_pair(text) for text in arguments.texts("texts", texts)]
+        return self._judge(pairs, arguments.whole("batch_size", batch_size, least=1))
 
     @property
     def width(self) -> int:
         """How many logits there are for a pair."""
         return int(self._session.outputs[OUTPUT][1][-1])
+
+    def fits(self, label: str) -> bool:
+        """Whether the hypothesis of `label`, by the manifest's template, leaves room for a token of a text."""
+        return self._length(self._options.hypothesis_template.replace(SLOT, label)) < self._room
+
+    def _length(self, hypothesis: str) -> int:
+        return len(self._tokenizer.encode(hypothesis, add_special_tokens=False).ids)
+
+    def _refuse_long(self, labels: Sequence[str], hypotheses: Sequence[str]) -> None:
+        # The pipeline reads pairs of any length instead, so that one label can take all memory.
+        for label, hypothesis in zip(labels, hypotheses, strict=True):
+            if (count := self._length(hypothesis)) >= self._room:
+                told = f"the hypothesis of the label {arguments.shown(label)} has {count} tokens"
+                hint = "shorten the label or the hypothesis template"
+                raise InputError(f"{told}, {self._room - 1} leave room for a text", hint=hint)
 
     def _scores(self, logits: Any, alone: bool) -> Any:
         """float32[texts, labels, answers] -> float64[texts, labels]"""
@@ -166,7 +188,7 @@ class Classifier:
         for first, second in pairs:
             premise, hypothesis = known[first], known[second]
             room = self._room - len(hypothesis)
-            # A hypothesis that leaves no room stays whole, and so does its premise: the pipeline does the same.
+            # Of the checks' own pairs, a hypothesis that leaves no room stays whole, and so does its premise.
             if 0 < room < len(premise):
                 premise = Encoding.merge([premise])
                 premise.truncate(room)
@@ -217,7 +239,6 @@ def _labels(config: dict[str, Any]) -> dict[str, int]:
 
 
 def _refuse_empty(texts: Sequence[str], labels: Sequence[str], template: str) -> None:
-    refuse_bare(labels, "classify", "label")
     if not labels or not texts:
         raise InputError(f"classify needs at least one {'text' if labels else 'label'}")
     if SLOT not in template:

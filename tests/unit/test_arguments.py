@@ -23,12 +23,12 @@ READERS = [arguments.text, arguments.texts, arguments.whole, arguments.number, a
 @pytest.mark.parametrize("read", READERS)
 @given(odd=ODD)
 def test_anything_is_taken_or_told_by_name_in_one_short_line(read: Any, odd: Any) -> None:
+    told = []
     try:
         read("wish", odd)
     except InputError as error:
-        assert "wish" in error.message
-        assert "\n" not in error.message
-        assert len(error.message) < 300
+        told.append(error.message)
+    assert all("wish" in line and "\n" not in line and len(line) < 300 for line in told)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -55,10 +55,10 @@ def test_what_only_looks_like_a_whole_number_is_refused(number: Any) -> None:
 
 
 def test_a_date_and_a_time_are_days() -> None:
-    for day in (date(2024, 7, 26), datetime(2024, 7, 26, 1, 2)):  # noqa: DTZ001
+    for day in (date(2024, 7, 26), datetime(2024, 7, 26, 1, 2)):
         assert arguments.day("it", day) is day
 
 
 def test_an_unknown_name_is_told_with_the_nearest_known_one() -> None:
-    with pytest.raises(InputError, match="there is no argument 'max_token'.*max_tokens"):
+    with pytest.raises(InputError, match=r"there is no argument 'max_token'.*max_tokens"):
         arguments.refuse_unknown(["max_token"], ["max_tokens", "seed"])

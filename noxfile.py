@@ -34,6 +34,20 @@ def roads(session: nox.Session) -> None:
 
 
 @nox.session
+def hub(session: nox.Session) -> None:
+    """All eleven manifests, in small, from a hub on loopback (seven minutes)."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "hub", *session.posargs)
+
+
+@nox.session
+def runtimes(session: nox.Session) -> None:
+    """The artifacts under onnxruntime-web, and the kernels of the onnxruntime that our table is of; needs Node."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "runtimes", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
     session.install(*LINT)

@@ -43,8 +43,8 @@ def _built(read: Any, variant: Any, store: Store) -> dict[str, Any]:
     return {
         "stages": {stage.name: stage.key for stage in artifact.chain},
         "digest": artifact.digest,
-        # One that was skipped leaves nothing to record.
-        "reused": {check: verdict.reused or verdict.outcome == "skipped" for check, verdict in verdicts.items()},
+        # One that was skipped leaves nothing to record: it is neither reused nor made.
+        "reused": {check: verdict.reused for check, verdict in verdicts.items() if verdict.outcome != "skipped"},
         "said": {check: [verdict.outcome, verdict.sentence] for check, verdict in verdicts.items()},
     }
 

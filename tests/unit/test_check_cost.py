@@ -3,7 +3,10 @@ costs something. No test asserts a time; the faults are a hundred times larger t
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,15 +14,29 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from PIL import Image
 
 from modelkit import timing
 from modelkit.checks import cost
 from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject
-from subjects import copied, good, redrawn, texts
+from subjects import copied, good, learned, pictures, redrawn, texts
 
 PYTHON = sys.executable
 NO_LIMITS = cost.Options(None, None, None, None, None)
+IMPORTED = """\
+import json, sys
+from pathlib import Path
+from modelkit import timing
+seen, peak_bytes = [], timing.peak_bytes
+def noted():
+    seen.append({*sys.modules})
+    return peak_bytes()
+timing.peak_bytes = noted
+timing.measure(Path(sys.argv[1]), json.load(sys.stdin))
+print(*sorted(name for name in seen[-1] - seen[0] if name.partition(".")[0] not in sys.stdlib_module_names))
+"""
+"""Measures as the check does, and prints what was imported between the first look at the memory and the last."""
 RATIOS = ("latency_p50", "latency_p95", "batch_time", "memory", "load")
 
 
@@ -137,3 +154,25 @@ def test_every_text_is_timed_alone_and_all_of_them_together(subject):
     assert len(found["alone"]) == len(subject.corpus)
     assert all(figure > 0 for figure in (*found["alone"], found["load"], found["texts_per_second"], found["memory"]))
     assert json.loads(json.dumps(found)) == found
+
+
+def picture() -> str:
+    """A red image as a text of the corpus."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize("kind", ["vectors", "images", "labels", "text"])
+def test_every_library_is_there_before_memory_and_loading_are_measured(tmp_path_factory, kind: str):
+    """Else the same constant on both sides hides that the artifact takes more than its float32 model."""
+    base = tmp_path_factory.getbasetemp()
+    subject, answered = {
+        "vectors": lambda: (good(base), ["a cat"]),
+        "images": lambda: (pictures(base), ["a cat", picture()]),
+        "labels": lambda: (learned(base, "deberta-entailment"), ["a cat\nanimals\nhouses"]),
+        "text": lambda: (learned(base, "llama-summaries"), ["a cat"]),
+    }[kind]()
+    command = [PYTHON, "-P", "-c", IMPORTED, str(subject.artifact.folder)]
+    done = subprocess.run(command, input=json.dumps(answered), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import stand_ins
-from modelkit import conformance, manifest, pipeline, proving
+from modelkit import conformance, manifest, pipeline, proving, spoiling
 from modelkit.conformance import Examination
 from modelkit.digests import digest_folder
 from modelkit.errors import CheckError, ManifestError
@@ -278,6 +278,14 @@ def test_the_key_of_a_proof_knows_the_faults_the_checks_and_the_artifact(project
     keys.append(proving.key(examined(path)))
     assert len(set(keys)) == 3
     assert keys[2] == proving.key(examined(path))
+
+
+def test_the_key_of_a_proof_knows_how_faults_get_into_an_artifact(examination, tmp_path, monkeypatch) -> None:
+    before = proving.key(examination)
+    edited = tmp_path / "spoiling.py"
+    edited.write_text(Path(spoiling.__file__).read_text() + "EDITED = True\n")
+    monkeypatch.setattr(spoiling, "__file__", str(edited))
+    assert proving.key(examination) != before
 
 
 def test_no_check_may_be_called_as_the_proof_is(project) -> None:

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and the variants they select."""
+"""What several commands share: arguments, the variants that these select, building one of them, and printing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.table import Table
+
     from modelkit.lock import Lock
     from modelkit.pipeline import Build
     from modelkit.store import Store
-    from modelkit.vocabulary import Manifest, Progress, Variant
+    from modelkit.vocabulary import Artifact, Manifest, Progress, Variant
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def selects(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PATHS = click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
+OFFLINE = click.option("--offline", is_flag=True, help="Never use the network for the weights; fail if it is needed.")
 
 
 def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
@@ -153,6 +156,29 @@ def prepared(
     for manifest, variant, locked in wanted:
         context = Fetching(manifest.path.parent, selection.offline, progress)
         yield manifest, variant, locked, partial(pins.prepare, manifest, variant, locked, context, force=force)
+
+
+def built(
+    manifest: Manifest, variant: Variant, store: Store, progress: Progress, *, offline: bool
+) -> tuple[Build, Artifact]:
+    """A variant, which may be a draft's, and its finished folder in the store."""
+    from modelkit import lock, pipeline  # noqa: PLC0415
+    from modelkit.vocabulary import Fetching  # noqa: PLC0415
+
+    locked = lock.read(manifest.path)
+    context = Fetching(manifest.path.parent, offline, progress)
+    build = pipeline.Pins(store).prepare(manifest, variant, locked, context)
+    return build, pipeline.build(build, locked)
+
+
+def printed(table: Table) -> str:
+    """The text of a table, in 120 columns and without colours."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(width=120, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
 
 
 @contextmanager

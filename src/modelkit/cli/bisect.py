@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelkit.cli._selection import named, progress_bars
+from modelkit.cli._selection import OFFLINE, PATHS, built, named, printed, progress_bars
 
 if TYPE_CHECKING:
     from modelkit.bisecting import Finding
@@ -18,22 +18,19 @@ if TYPE_CHECKING:
 
 @click.command("bisect")
 @click.argument("name", metavar="NAME/VARIANT")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
+@PATHS
 @click.option("--texts", type=click.IntRange(min=1), default=6, show_default=True, help="How many texts to run.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many nodes to show.")
-@click.option("--offline", is_flag=True, help="Never use the network for the weights; fail if it is needed.")
+@OFFLINE
 def command(name: str, paths: tuple[Path, ...], *, texts: int, top: int, offline: bool) -> None:
     """Put each node of NAME/VARIANT, alone, in the place of the float32 model's, and rank them by what that changes."""
-    from modelkit import bisecting, lock, pipeline  # noqa: PLC0415
+    from modelkit import bisecting  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
-    from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
     manifest, variant = named(name, paths)
-    store, locked = Store(), lock.read(manifest.path)
+    store = Store()
     with progress_bars() as progress:
-        context = Fetching(manifest.path.parent, offline, progress)
-        build = pipeline.Pins(store).prepare(manifest, variant, locked, context)
-        artifact = pipeline.build(build, locked)
+        build, artifact = built(manifest, variant, store, progress, offline=offline)
         with store.workspace("bisecting") as place:
             report = bisecting.bisect(manifest, build.artifact("converted"), artifact, place, progress, texts)
     if not report.findings:
@@ -52,7 +49,6 @@ def command(name: str, paths: tuple[Path, ...], *, texts: int, top: int, offline
 
 
 def _table(name: str, findings: Sequence[Finding]) -> str:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(title=f"{name}: relative errors of one node at a time", title_justify="left", title_style="bold")
@@ -63,10 +59,7 @@ def _table(name: str, findings: Sequence[Finding]) -> str:
         node = f"{one.part}: {one.value}" if parts else one.value
         figures = (f"{one.own:.2g}", f"{one.output:.2g}", f"{one.share:.0%}")
         table.add_row(node, *figures, _more(one.to_8bit), _more(one.to_float32))
-    console = Console(width=120, no_color=True, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
+    return printed(table)
 
 
 def _more(size: int | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modelkit.cli._selection import PATHS, manifests, progress_bars
+from modelkit.cli._selection import OFFLINE, PATHS, manifests, progress_bars
 
 if TYPE_CHECKING:
     from modelkit.pipeline import Build
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("golden")
 @PATHS
-@click.option("--offline", is_flag=True, help="Never use the network for the weights; fail if it is needed.")
+@OFFLINE
 def command(paths: tuple[Path, ...], *, offline: bool) -> None:
     """Run each manifest's original model in the reference environment and write conformance/golden/NAME.json.
 

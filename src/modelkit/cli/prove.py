@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelkit import conformance
-from modelkit.cli._selection import PATHS, named, progress_bars
+from modelkit.cli._selection import OFFLINE, PATHS, built, named, printed, progress_bars
 
 if TYPE_CHECKING:
     from modelkit.proving import Proof
@@ -28,24 +28,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which checks are asked.",
 )
-@click.option("--offline", is_flag=True, help="Never use the network for the weights; fail if it is needed.")
+@OFFLINE
 def command(
     name: str, paths: tuple[Path, ...], *, every: bool, faults: tuple[str, ...], seed: int, profile: str, offline: bool
 ) -> None:
     """Damage copies of NAME/VARIANT in every known way; exit 1 if more than one fault in twenty goes unnoticed."""
-    from modelkit import kinds, lock, pipeline, proving  # noqa: PLC0415
+    from modelkit import kinds, proving  # noqa: PLC0415
     from modelkit.errors import CONFORMING, NOT_CONFORMING  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
-    from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
     for fault in faults:
         kinds.load("faults", fault)  # a wrong name is told before anything is built
     manifest, variant = named(name, paths)
-    store, locked = Store(), lock.read(manifest.path)
+    store = Store()
     with progress_bars() as progress:
-        context = Fetching(manifest.path.parent, offline, progress)
-        build = pipeline.Pins(store).prepare(manifest, variant, locked, context)
-        examination = conformance.Examination(build, pipeline.build(build, locked), profile)
+        build, artifact = built(manifest, variant, store, progress, offline=offline)
+        examination = conformance.Examination(build, artifact, profile)
         with store.workspace("proving") as place:
             proof = proving.prove(examination, place, progress, seed=seed, every=every, only=faults)
     click.echo(_table(name, proof), nl=False)
@@ -57,7 +55,6 @@ def command(
 
 
 def _table(name: str, proof: Proof) -> str:
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(title=f"{name}: faults, and who noticed", title_justify="left", title_style="bold")
@@ -65,7 +62,4 @@ def _table(name: str, proof: Proof) -> str:
         table.add_column(heading, overflow="fold")
     for one in proof.tried:
         table.add_row(one.fault, one.told, ", ".join(one.noticed) or "SURVIVED")
-    console = Console(width=120, no_color=True, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
+    return printed(table)

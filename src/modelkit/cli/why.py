@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from modelkit.cli._selection import named
+from modelkit.cli._selection import PATHS, named
 
 
 @click.command("why")
 @click.argument("name", metavar="NAME/VARIANT")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
+@PATHS
 def command(name: str, paths: tuple[Path, ...]) -> None:
     """Print the chain of stages behind NAME/VARIANT and, for one that is not in the store, what differs."""
     from modelkit import lock, pipeline  # noqa: PLC0415

@@ -84,7 +84,7 @@ def bisect(
     `workspace` is an empty folder. Raises `CheckError` when the two have no value in common
     by name, or the float32 model cannot be run.
     """
-    rows = _spread(corpora.rows(manifest)[0], texts)
+    rows = corpora.shorter(corpora.rows(manifest)[0], texts)
     found: list[Finding] = []
     errors: list[float] = []
     total = 0.0
@@ -109,12 +109,6 @@ def _weights(outputs: Sequence[float]) -> list[float]:
 
 def _with_share(finding: Finding, share: float) -> Finding:
     return replace(finding, share=share)
-
-
-def _spread(rows: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
-    """From the shortest to the longest of the shorter half: what long texts show, short ones show sooner."""
-    ordered = sorted(rows, key=lambda row: (len(row["text"]), row["id"]))[: max(count, len(rows) // 2)]
-    return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(min(count, len(ordered)))]
 
 
 class _Pair:

@@ -55,6 +55,12 @@ def spread(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str,
     return [ordered[n * (len(ordered) - 1) // max(count - 1, 1)] for n in range(count)]
 
 
+def shorter(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
+    """`count` rows evenly over the shorter half: what long texts show, short ones show sooner."""
+    ordered = spread(corpus, len(corpus))
+    return spread(ordered[: max(count, (len(ordered) + 1) // 2)], count)
+
+
 @cache
 def _read(path: Path) -> tuple[tuple[dict[str, str], ...], str]:
     content = path.read_bytes()

@@ -68,21 +68,25 @@ def _finite(ours: Any, theirs: Any) -> tuple[Any, Any, Any]:
     return np.where(finite[:, None], ours, 0), np.where(finite[:, None], theirs, 0), finite
 
 
-def refused(check: str, ours: Any, theirs: Any, rows: Sequence[Mapping[str, str]]) -> Verdict | None:
+def refused(
+    check: str, ours: Any, theirs: Any, rows: Sequence[Mapping[str, str]], one: str = "the vector"
+) -> Verdict | None:
     """The failed verdict of vectors that have another shape than the float32 model's, or are not finite; else None.
+    Of what else is compared, `one` says what it is called.
 
     Both are float64[len(rows), width]; `rows` have the ids. Raises `CheckError` when the float32 model's own are not
     finite.
     """
     import numpy as np  # noqa: PLC0415
 
+    several = f"{one.rsplit(maxsplit=1)[-1]}s"
     if not np.isfinite(theirs).all():
-        raise CheckError("the float32 model's own vectors are not finite", hint="look at the weights")
+        raise CheckError(f"the float32 model's own {several} are not finite", hint="look at the weights")
     if ours.shape != theirs.shape:
-        sentence = f"the vectors have the shape {list(ours.shape)}, those of the float32 model {list(theirs.shape)}"
+        sentence = f"the {several} have the shape {list(ours.shape)}, those of the float32 model {list(theirs.shape)}"
         return Verdict(check, "failed", sentence)
     if len(broken := np.flatnonzero(~np.isfinite(ours).all(1))):
-        sentence = f"the vector of text {rows[broken[0]]['id']} is not finite ({len(broken)} such texts)"
+        sentence = f"{one} of text {rows[broken[0]]['id']} is not finite ({len(broken)} such texts)"
         return Verdict(check, "failed", sentence)
     return None
 

@@ -16,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from modelkit import timing
+from modelkit import corpora, timing
 from modelkit.checks import cost
 from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject
@@ -123,7 +123,7 @@ def test_the_standard_lets_through_what_is_as_fast_as_float32(subject, process):
 
 
 def test_the_texts_go_from_the_shortest_to_the_longest():
-    rows = cost.spread(texts(*("x" * n for n in range(1, 100))))
+    rows = corpora.spread(texts(*("x" * n for n in range(1, 100))), cost.TEXTS)
     lengths = [len(row["text"]) for row in rows]
     assert len(lengths) == cost.TEXTS
     assert (lengths[0], lengths[-1]) == (1, 99)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelkit import distances, searching
+from modelkit import corpora, distances, searching
 from modelkit.checks import invariance
 from modelkit.errors import CheckError, InputError
 from modelkit.graphs import MODEL
@@ -105,7 +105,7 @@ def test_one_scale_for_a_whole_batch_fails(subject, tmp_path):
 def test_a_neighbour_that_no_corpus_has_is_found_and_told(subject, tmp_path):
     leaking = redrawn(copied(subject, tmp_path / "leaking"), flagged)
     unsearched = invariance.Neighbours(leaking.open(leaking.artifact), distances.of_vectors)
-    assert unsearched.beside([row["text"] for row in invariance.spread(subject.corpus)]) < 1e-6
+    assert unsearched.beside([row["text"] for row in corpora.spread(subject.corpus, invariance.BATCH)]) < 1e-6
     verdict = invariance.check(leaking, invariance.Options())
     assert verdict.outcome == "failed"
     [neighbour] = verdict.worst[0]["beside"]
@@ -306,21 +306,21 @@ def test_more_examples_try_more_batches():
 
 
 def test_the_spread_runs_from_the_shortest_text_to_the_longest():
-    lengths = [len(row["text"]) for row in invariance.spread(CORPUS)]
+    lengths = [len(row["text"]) for row in corpora.spread(CORPUS, invariance.BATCH)]
     assert lengths == sorted(lengths)
     assert (lengths[0], lengths[-1]) == (9, 205)
 
 
 def test_the_spread_has_thirty_two_different_texts():
-    assert len({row["id"] for row in invariance.spread(CORPUS)}) == 32
+    assert len({row["id"] for row in corpora.spread(CORPUS, invariance.BATCH)}) == 32
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_spread_does_not_depend_on_the_order_of_the_corpus(seed):
     shuffled = random.Random(seed).sample(CORPUS, len(CORPUS))
-    assert invariance.spread(shuffled) == invariance.spread(CORPUS)
+    assert corpora.spread(shuffled, invariance.BATCH) == corpora.spread(CORPUS, invariance.BATCH)
 
 
 @pytest.mark.parametrize("size", [1, 5, 31, 32, 33, 34])
 def test_a_small_corpus_is_used_whole(size):
-    assert len({row["id"] for row in invariance.spread(CORPUS[:size])}) == min(size, 32)
+    assert len({row["id"] for row in corpora.spread(CORPUS[:size], invariance.BATCH)}) == min(size, 32)

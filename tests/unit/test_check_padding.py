@@ -186,8 +186,8 @@ def test_a_text_that_cannot_be_run_is_an_error(subject):
 
 
 @pytest.mark.parametrize("size", [1, 12, 13, 40, 101])
-def test_the_texts_are_different_ones_of_the_shorter_half(size):
+def test_the_texts_are_different_ones_of_the_shorter_half_or_all_of_a_few(size):
     rows = texts(*("x" * n for n in range(4, 4 + size)))
     found = [row["text"] for row in padding.short(rows)]
-    assert len({*found}) == len(found) == min(padding.TEXTS, (size + 1) // 2)
-    assert max(map(len, found)) <= 4 + size // 2
+    assert len({*found}) == len(found) == min(padding.TEXTS, size)
+    assert max(map(len, found)) <= 4 + max(padding.TEXTS, size // 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from modelkit import corpora
 from modelkit.errors import CheckError
 from modelkit.limits import at_most, judge
 from modelkit.vocabulary import Artifact, Manifest, Subject, Verdict
@@ -48,7 +49,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
 
     Raises `CheckError` when a process does not come to an answer.
     """
-    rows = spread(subject.corpus)
+    rows = corpora.spread(subject.corpus, TEXTS)
     texts = [row["text"] for row in rows]
     rounds = []
     for number in range(ROUNDS):
@@ -69,14 +70,6 @@ def check(subject: Subject, limits: Options) -> Verdict:
     slowest = sorted(range(len(rows)), key=lambda n: -ratios[n])[:WORST]
     worst = tuple({"id": rows[n]["id"], "latency": round(ratios[n], 3), "text": rows[n]["text"][:80]} for n in slowest)
     return judge("cost", {**measured, **told}, limits, worst)
-
-
-def spread(corpus: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """24 texts from the shortest to the longest."""
-    ordered = sorted(corpus, key=lambda row: (len(row["text"]), row["id"]))
-    if len(ordered) <= TEXTS:
-        return ordered
-    return [ordered[n * (len(ordered) - 1) // (TEXTS - 1)] for n in range(TEXTS)]
 
 
 def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from modelkit import corpora
 from modelkit.errors import CheckError, InputError
 from modelkit.limits import at_least, judge
 from modelkit.vocabulary import Subject, Verdict
@@ -57,7 +58,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
     seen = Neighbours(subject.open(subject.artifact), distance, frozenset(names))
     kinds = [rows for rows in by_kind(subject.corpus) if len(rows) > 1]
     for rows in kinds:
-        seen.beside([row["text"] for row in spread(rows)])
+        seen.beside([row["text"] for row in corpora.spread(rows, BATCH)])
         search(seen, [row["text"] for row in rows], subject.examples // len(kinds))
     if seen.broken:
         return Verdict("invariance", "failed", seen.broken)
@@ -229,14 +230,6 @@ def _changed(text: str, word: str, place: int, how: str) -> str:
     }[how]  # fmt: skip
     changed = " ".join(words)[: 2 * SHORT] or word
     return changed + end + tail if end else changed
-
-
-def spread(corpus: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """32 texts from the shortest to the longest, so that the short ones are padded as far as the corpus allows."""
-    ordered = sorted(corpus, key=lambda row: (len(row["text"]), row["id"]))
-    if len(ordered) <= BATCH:
-        return ordered
-    return [ordered[n * (len(ordered) - 1) // (BATCH - 1)] for n in range(BATCH)]
 
 
 def by_kind(corpus: Sequence[Mapping[str, str]]) -> list[list[Mapping[str, str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modelkit import distances
 from modelkit.errors import CheckError
 from modelkit.limits import at_least, judge
 from modelkit.vocabulary import Subject, Verdict
@@ -43,14 +44,8 @@ def check(subject: Subject, limits: Options) -> Verdict:
     ours, theirs = (np.asarray(subject.outputs(one), np.float64) for one in (subject.artifact, subject.reference))
     if theirs.ndim != 2 or not len(theirs) or theirs.shape[1] < 2:
         raise CheckError(f"logits of the shape {list(theirs.shape)} rank nothing", hint="rank two answers at least")
-    if not np.isfinite(theirs).all():
-        raise CheckError("the float32 model's own logits are not finite", hint="look at the weights")
-    if ours.shape != theirs.shape:
-        sentence = f"the logits have the shape {list(ours.shape)}, those of the float32 model {list(theirs.shape)}"
-        return Verdict("logits", "failed", sentence)
-    if len(broken := np.flatnonzero(~np.isfinite(ours).all(1))):
-        row = subject.corpus[broken[0]]
-        return Verdict("logits", "failed", f"a logit of text {row['id']} is not finite ({len(broken)} such texts)")
+    if verdict := distances.refused("logits", ours, theirs, subject.corpus, "a logit"):
+        return verdict
     cosine, same = centred_cosines(ours, theirs), ours.argmax(1) == theirs.argmax(1)
     measured = {
         "cosine_mean": float(cosine.mean()),

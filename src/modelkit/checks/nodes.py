@@ -126,14 +126,13 @@ def _judged(found: list[Far], limits: Options) -> Verdict:
 
 
 def _short(corpus: Sequence[Mapping[str, str]]) -> list[str]:
-    """A few texts of the shorter half, and as many images: what long ones show of a node, short ones show sooner."""
+    """A few texts of the shorter half, and as many images."""
     from modelkit.images import DATA_URL  # noqa: PLC0415
 
     chosen = []
     for images in (False, True):
         rows = [row for row in corpus if row["text"].startswith(DATA_URL) is images]
-        ordered = corpora.spread(rows, len(rows))
-        chosen += corpora.spread(ordered[: max(TEXTS, len(ordered) // 2)], TEXTS)
+        chosen += corpora.shorter(rows, TEXTS)
     return [row["text"] for row in chosen]
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelkit import corpora
 from modelkit.errors import InputError
 from modelkit.limits import at_least, judge
 from modelkit.vocabulary import Subject, Verdict
 
-VERSION = 1
+VERSION = 2
 PROMISE = "a text gets the same with any number of pads as without one"
 TEXTS = 12
 LONGER = (2, 5, 20)
@@ -56,8 +57,7 @@ def short(corpus: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     from modelkit.images import DATA_URL  # noqa: PLC0415
 
     texts = [row for row in corpus if not row["text"].startswith(DATA_URL) and len(row["text"]) >= SHORTEST]
-    half = sorted(texts, key=lambda row: (len(row["text"]), row["id"]))[: (len(texts) + 1) // 2]
-    return [half[n * len(half) // TEXTS] for n in range(TEXTS)] if len(half) > TEXTS else half
+    return corpora.shorter(texts, TEXTS)
 
 
 def _cases(model: Any, distance: Any, row: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelkit import corpora
 from modelkit.limits import at_least, judge
 from modelkit.vocabulary import Subject, Verdict
 
-VERSION = 1
+VERSION = 2
 PROMISE = "one thread and several give the same"
 TEXTS = 25
 MOST = 4
@@ -34,8 +35,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
     from modelkit import distances, runtime  # noqa: PLC0415
 
     threads = min(max(2, runtime.cpu()["cores"]), MOST)
-    ordered = sorted(subject.corpus, key=lambda row: (len(row["text"]), row["id"]))
-    rows = [ordered[n * len(ordered) // TEXTS] for n in range(TEXTS)] if len(ordered) > TEXTS else ordered
+    rows = corpora.spread(subject.corpus, TEXTS)
     texts = [row["text"] for row in rows]
     one, several = (
         np.concatenate([model.outputs(texts, batch_size=size) for size in (1, 8)])

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 import stand_ins
 from modelkit.errors import StageError
-from modelkit.tokenizer import padded, read_tokenizer, refuse_bare, refuse_stranger, write_tokenizer
+from modelkit.tokenizer import padded, read_tokenizer, refuse_stranger, write_tokenizer
 from stand_ins.t5 import legacy_tokenizer
 
 SIZE = 5 + 256 + 5 + 3
@@ -99,11 +99,3 @@ def test_padding_keeps_every_text_at_its_side_and_the_mask_says_where(
         fill = longest - len(tokens)
         assert row.tolist() == ([pad] * fill + tokens if left else tokens + [pad] * fill)
         assert kept.tolist() == ([0] * fill + [1] * len(tokens) if left else [1] * len(tokens) + [0] * fill)
-
-
-def test_one_string_in_place_of_a_list_is_refused_with_the_name_of_the_call() -> None:
-    refuse_bare(["a"], "embed")
-    with pytest.raises(TypeError, match="embed takes a list of texts; put the one text in brackets"):
-        refuse_bare("a", "embed")
-    with pytest.raises(TypeError, match="classify takes a list of labels; put the one label in brackets"):
-        refuse_bare("a", "classify", "label")

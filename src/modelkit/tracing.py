@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelkit import graphs, kinds, runtime
+from modelkit import corpora, graphs, kinds, runtime
+from modelkit.images import DATA_URL
 from modelkit.vocabulary import Choice
 
 Feed = Mapping[str, Any]
@@ -64,6 +65,15 @@ def feeds(folder: Path, task: Choice, texts: list[str]) -> dict[str, list[Fed]]:
     opened = kinds.load("tasks", task.kind).open_(folder, recorders, task.options)
     opened.outputs(texts, batch_size=1)
     return {part: recorder.fed for part, recorder in recorders.recorders.items() if recorder.fed}
+
+
+def few(corpus: Sequence[Mapping[str, str]], count: int) -> list[str]:
+    """`count` texts of the corpus's shorter half, and as many images: what `feeds` need not be long for."""
+    chosen = []
+    for images in (False, True):
+        rows = [row for row in corpus if row["text"].startswith(DATA_URL) is images]
+        chosen += corpora.shorter(rows, count)
+    return [row["text"] for row in chosen]
 
 
 def branches(feed: Feed) -> dict[str, bool]:

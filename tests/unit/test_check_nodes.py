@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from modelkit import tracing
 from modelkit.checks import nodes, outputs, parity
 from modelkit.errors import CheckError
 from modelkit.graphs import DATA, MODEL
@@ -131,7 +132,7 @@ def test_an_error_that_four_bits_may_have_fails_in_eight(tmp_path_factory, tmp_p
     assert verdict_of(four).measured["column_max_8bit"] == 0
     eight = copied(learned(tmp_path_factory.getbasetemp(), LLAMA, "int8"), tmp_path / "coarse")
     name = "layers.0.mlp.gate_proj.weight"
-    coarse = in_matrix(f"{name}/int8", lambda codes: (codes.astype(np.int16) // 32 * 32 + 16).astype(np.int8))(eight)
+    coarse = in_matrix(f"{name}/int8", lambda codes: (codes.astype(np.int16) // 16 * 16 + 8).astype(np.int8))(eight)
     verdict = verdict_of(coarse)
     assert verdict.outcome == "failed"
     assert verdict.sentence.split()[0] == "column_max_8bit"
@@ -313,7 +314,7 @@ def test_both_parts_of_a_model_are_looked_at_however_few_images_there_are(tmp_pa
 
 def test_short_texts_are_read_and_long_ones_are_not():
     corpus = texts(*("x" * length for length in range(1, 41)))
-    assert [len(text) for text in nodes._short(corpus)] == [1, 7, 13, 20]
+    assert [len(text) for text in tracing.few(corpus, nodes.TEXTS)] == [1, 7, 13, 20]
 
 
 # Figures

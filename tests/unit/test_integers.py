@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkit.graphs import integers
-from modelkit.graphs.integers import LARGEST, SMALLEST_SCALE, Int4, to_int4, to_int8
+from modelkit.graphs.integers import LARGEST, LARGEST_PAIR, SMALLEST_SCALE, Int4, to_int4, to_int8
 
 BLOCKS = (16, 32, 64)
 HALF_SUBNORMAL = SMALLEST_SCALE / 2
@@ -62,7 +62,7 @@ def same(one: Int4, other: Int4) -> bool:
 
 
 def one_block(values: list[float]) -> Int4:
-    return to_int4(np.array([values], np.float32), len(values))
+    return to_int4(np.array([values], np.float32), len(values), paired=False)
 
 
 # Eight bits
@@ -70,7 +70,7 @@ def one_block(values: list[float]) -> Int4:
 
 @given(groups=weights(smallest=1e-9))
 def test_int8_is_off_by_half_a_scale_at_most(groups: np.ndarray) -> None:
-    codes, scales = to_int8(groups)
+    codes, scales = to_int8(groups, paired=False)
     ideal = np.abs(groups).max(1) / 127
     # The largest value loses a little more where the scale was rounded down to what float16 holds.
     clipped = 127 * np.maximum(ideal * 2**-11, HALF_SUBNORMAL)
@@ -80,8 +80,8 @@ def test_int8_is_off_by_half_a_scale_at_most(groups: np.ndarray) -> None:
 
 @given(groups=weights(smallest=1e-9))
 def test_int8_codes_are_symmetric(groups: np.ndarray) -> None:
-    codes, scales = to_int8(groups)
-    negative, same_scales = to_int8(-groups)
+    codes, scales = to_int8(groups, paired=False)
+    negative, same_scales = to_int8(-groups, paired=False)
     assert codes.min() >= -127
     np.testing.assert_array_equal(codes, -negative)
     np.testing.assert_array_equal(scales, same_scales)
@@ -89,7 +89,7 @@ def test_int8_codes_are_symmetric(groups: np.ndarray) -> None:
 
 @given(groups=weights(smallest=1e-9, largest=LARGEST))
 def test_int8_scales_are_what_float16_stores(groups: np.ndarray) -> None:
-    scales = to_int8(groups)[1]
+    scales = to_int8(groups, paired=False)[1]
     np.testing.assert_array_equal(scales, scales.astype(np.float16).astype(np.float32))
     assert (scales > 0).all()
 
@@ -97,21 +97,21 @@ def test_int8_scales_are_what_float16_stores(groups: np.ndarray) -> None:
 def test_int8_groups_do_not_know_of_each_other() -> None:
     groups = np.random.default_rng(0).normal(0, 1, (5, 33)).astype(np.float32)
     groups[2] *= 1000
-    codes, scales = to_int8(groups)
+    codes, scales = to_int8(groups, paired=False)
     for row in range(5):
-        alone = to_int8(groups[row : row + 1])
+        alone = to_int8(groups[row : row + 1], paired=False)
         np.testing.assert_array_equal(codes[row], alone[0][0])
         assert scales[row] == alone[1][0]
 
 
 def test_int8_of_zeros_is_zero() -> None:
-    codes, scales = to_int8(np.zeros((2, 8), np.float32))
+    codes, scales = to_int8(np.zeros((2, 8), np.float32), paired=False)
     assert not codes.any()
     np.testing.assert_array_equal(scales, np.float32(SMALLEST_SCALE))
 
 
 def test_int8_uses_the_whole_range() -> None:
-    codes, _ = to_int8(np.linspace(-1, 1, 255, dtype=np.float32)[None])
+    codes, _ = to_int8(np.linspace(-1, 1, 255, dtype=np.float32)[None], paired=False)
     assert (codes.min(), codes.max()) == (-127, 127)
 
 
@@ -120,7 +120,7 @@ def test_int8_uses_the_whole_range() -> None:
 
 @given(data=st.data(), block=st.sampled_from(BLOCKS), blocks=st.integers(1, 4))
 def test_int4_parts_are_within_their_bits(data: st.DataObject, block: int, blocks: int) -> None:
-    packed = to_int4(data.draw(weights(block * blocks, smallest=1e-9, largest=LARGEST)), block)
+    packed = to_int4(data.draw(weights(block * blocks, smallest=1e-9, largest=LARGEST)), block, paired=False)
     assert packed.codes.max() <= 15
     assert packed.zeros.max() <= 15
     assert packed.steps.min() >= 1
@@ -131,7 +131,7 @@ def test_int4_parts_are_within_their_bits(data: st.DataObject, block: int, block
 
 @given(data=st.data(), block=st.sampled_from(BLOCKS), blocks=st.integers(1, 4))
 def test_int4_unpacks_to_int8_without_overflow(data: st.DataObject, block: int, blocks: int) -> None:
-    packed = to_int4(data.draw(weights(block * blocks, smallest=1e-9, largest=LARGEST)), block)
+    packed = to_int4(data.draw(weights(block * blocks, smallest=1e-9, largest=LARGEST)), block, paired=False)
     steps, zeros = (np.repeat(part.astype(np.int64), block, 1) for part in (packed.steps, packed.zeros))
     exact = (packed.codes.astype(np.int64) - zeros) * steps
     assert np.abs(exact).max() <= 127
@@ -141,7 +141,7 @@ def test_int4_unpacks_to_int8_without_overflow(data: st.DataObject, block: int, 
 @given(data=st.data(), block=st.sampled_from(BLOCKS), blocks=st.integers(1, 4))
 def test_int4_is_off_by_about_one_sixteenth_of_a_blocks_range(data: st.DataObject, block: int, blocks: int) -> None:
     groups = data.draw(weights(block * blocks))
-    packed = to_int4(groups, block)
+    packed = to_int4(groups, block, paired=False)
     error = (restored(packed).astype(np.float64) - groups).reshape(len(groups), -1, block)
     values = groups.reshape(error.shape).astype(np.float64)
     span = np.maximum(values.max(-1), 0) - np.minimum(values.min(-1), 0)
@@ -153,24 +153,26 @@ def test_int4_is_off_by_about_one_sixteenth_of_a_blocks_range(data: st.DataObjec
 @pytest.mark.parametrize("block", BLOCKS)
 def test_small_blocks_are_closer_than_one_for_a_whole_row(block: int) -> None:
     groups = np.random.default_rng(0).normal(0, 1, (64, 4 * block)).astype(np.float32)
-    fine, coarse = (float(np.square(restored(to_int4(groups, width)) - groups).sum()) for width in (block, 4 * block))
+    fine, coarse = (
+        float(np.square(restored(to_int4(groups, width, paired=False)) - groups).sum()) for width in (block, 4 * block)
+    )
     assert fine < coarse
 
 
 def test_int4_of_zeros_is_zero() -> None:
-    assert not to_int4(np.zeros((3, 32), np.float32), 16).integers().any()
+    assert not to_int4(np.zeros((3, 32), np.float32), 16, paired=False).integers().any()
 
 
 def test_a_row_of_zeros_among_others_stays_zero() -> None:
     groups = np.random.default_rng(0).normal(0, 1, (3, 32)).astype(np.float32)
     groups[1] = 0
-    assert not restored(to_int4(groups, 16))[1].any()
+    assert not restored(to_int4(groups, 16, paired=False))[1].any()
 
 
 def test_a_zero_weight_stays_exactly_zero() -> None:
     groups = np.random.default_rng(0).normal(2, 1, (3, 32)).astype(np.float32)
     groups[:, ::5] = 0
-    assert not restored(to_int4(groups, 16))[:, ::5].any()
+    assert not restored(to_int4(groups, 16, paired=False))[:, ::5].any()
 
 
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.3, -7e4, 2e-3])
@@ -184,11 +186,58 @@ def test_trying_nearby_steps_never_makes_a_block_worse(groups: np.ndarray) -> No
     def errors(packed: Int4) -> np.ndarray:
         return np.square(restored(packed).astype(np.float64) - groups).reshape(len(groups), -1, 16).sum(-1)
 
-    chosen = errors(to_int4(groups, 16))
+    chosen = errors(to_int4(groups, 16, paired=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(integers, "_better", lambda one, other: one)
-        first = errors(to_int4(groups, 16))
+        first = errors(to_int4(groups, 16, paired=False))
     assert (chosen <= first * (1 + 1e-4)).all()
+
+
+# Pairs that an int16 holds
+
+
+def largest_pair(found: np.ndarray) -> int:
+    """Of two neighbours, what they have on one side of zero."""
+    even = np.pad(found.astype(int), ((0, 0), (0, found.shape[1] % 2)))
+    sides = (np.clip(side * even, 0, None).reshape(len(found), -1, 2).sum(-1).max() for side in (1, -1))
+    return max(sides)
+
+
+@given(groups=weights(smallest=1e-9, largest=LARGEST))
+def test_int8_pairs_fit_an_int16_whatever_the_activation(groups: np.ndarray) -> None:
+    codes, _ = to_int8(groups, paired=True)
+    assert largest_pair(codes) <= LARGEST_PAIR
+
+
+@given(data=st.data(), block=st.sampled_from(BLOCKS), blocks=st.integers(1, 4))
+def test_int4_pairs_fit_an_int16_whatever_the_activation(data: st.DataObject, block: int, blocks: int) -> None:
+    packed = to_int4(data.draw(weights(block * blocks, smallest=1e-9, largest=LARGEST)), block, paired=True)
+    assert largest_pair(packed.integers()) <= LARGEST_PAIR
+    assert np.abs(packed.integers()).max() <= 127
+
+
+def test_the_largest_pair_is_the_largest_that_fits() -> None:
+    assert 255 * LARGEST_PAIR <= np.iinfo(np.int16).max < 255 * (LARGEST_PAIR + 1)
+
+
+@given(groups=weights(smallest=1e-9))
+def test_paired_int8_is_off_by_half_a_scale_at_most(groups: np.ndarray) -> None:
+    codes, scales = to_int8(groups, paired=True)
+    error = np.abs(codes * scales[:, None].astype(np.float64) - groups)
+    assert (error <= scales[:, None] / 2 * 1.001).all()
+
+
+def test_bounding_pairs_costs_less_than_a_bit() -> None:
+    groups = np.random.default_rng(0).normal(0, 1, (50, 384)).astype(np.float32)
+    free, bound = (
+        float(np.square(codes * scales[:, None] - groups).sum())
+        for codes, scales in (to_int8(groups, paired=paired) for paired in (False, True))
+    )
+    assert free < bound < 2.2 * free
+    free, bound = (
+        float(np.square(restored(to_int4(groups, 16, paired=paired)) - groups).sum()) for paired in (False, True)
+    )
+    assert bound < 1.1 * free
 
 
 # The same bytes, however it is cut
@@ -197,32 +246,34 @@ def test_trying_nearby_steps_never_makes_a_block_worse(groups: np.ndarray) -> No
 @given(rows=st.integers(1, 9), piece=st.sampled_from([1, 33, 64, 100, 200, 1 << 20]))
 def test_the_size_of_a_piece_does_not_change_the_bytes(rows: int, piece: int) -> None:
     groups = np.random.default_rng(rows).normal(0, 1, (rows, 64)).astype(np.float32)
-    whole = to_int4(groups, 16)
+    whole = to_int4(groups, 16, paired=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(integers, "PIECE", piece)
-        assert same(to_int4(groups, 16), whole)
+        assert same(to_int4(groups, 16, paired=False), whole)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_the_number_of_threads_does_not_change_the_bytes(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = np.random.default_rng(0).normal(0, 1, (40, 64)).astype(np.float32)
     monkeypatch.setattr(integers, "PIECE", 128)
-    whole = to_int4(groups, 16)
+    whole = to_int4(groups, 16, paired=False)
     monkeypatch.setattr(integers, "ThreadPoolExecutor", partial(ThreadPoolExecutor, max_workers=threads))
-    assert same(to_int4(groups, 16), whole)
+    assert same(to_int4(groups, 16, paired=False), whole)
 
 
 def test_a_transposed_view_gives_the_bytes_of_its_copy() -> None:
     matrix = np.random.default_rng(0).normal(0, 1, (64, 40)).astype(np.float32)
-    assert same(to_int4(matrix.T, 16), to_int4(np.ascontiguousarray(matrix.T), 16))
-    for view, copy in zip(to_int8(matrix.T), to_int8(np.ascontiguousarray(matrix.T)), strict=True):
+    assert same(to_int4(matrix.T, 16, paired=False), to_int4(np.ascontiguousarray(matrix.T), 16, paired=False))
+    for view, copy in zip(
+        to_int8(matrix.T, paired=False), to_int8(np.ascontiguousarray(matrix.T), paired=False), strict=True
+    ):
         np.testing.assert_array_equal(view, copy)
 
 
 def test_another_process_gives_the_same_bytes() -> None:
     code = (
         "import numpy as np, hashlib; from modelkit.graphs.integers import to_int4;"
-        "p = to_int4(np.random.default_rng(0).normal(0, 1, (40, 64)).astype(np.float32), 16);"
+        "p = to_int4(np.random.default_rng(0).normal(0, 1, (40, 64)).astype(np.float32), 16, paired=False);"
         "print(hashlib.sha256(p.codes.tobytes() + p.zeros.tobytes() + p.steps.tobytes()).hexdigest())"
     )
 

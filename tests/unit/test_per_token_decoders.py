@@ -220,7 +220,7 @@ def test_a_tied_head_stays_close(tmp_path: Path, kind: str) -> None:
 
 def test_an_int8_head_multiplies_with_the_rows_that_are_looked_up(tmp_path: Path) -> None:
     pair, x = Pair(tmp_path, tied(TABLE), W8, activations_16bit=("table",)), ids(3, 5)
-    codes, scales = to_int8(TABLE)
+    codes, scales = to_int8(TABLE, paired=True)
     rows = codes * scales[:, None]
     expected = rows[x.astype(int)] @ rows.T
     np.testing.assert_allclose(pair.got(x), expected, atol=2e-4 * np.abs(expected).max())
@@ -229,7 +229,7 @@ def test_an_int8_head_multiplies_with_the_rows_that_are_looked_up(tmp_path: Path
 @pytest.mark.parametrize("block", [16, 32, 64])
 def test_an_int4_head_multiplies_with_the_rows_that_are_looked_up(tmp_path: Path, block: int) -> None:
     pair, x = Pair(tmp_path, tied(TABLE), W4, activations_16bit=("table",), table_block=block), ids(3, 5)
-    packed = to_int4(TABLE, block)
+    packed = to_int4(TABLE, block, paired=True)
     rows = packed.integers() * packed.scales[:, None]
     expected = rows[x.astype(int)] @ rows.T
     np.testing.assert_allclose(pair.got(x), expected, atol=2e-4 * np.abs(expected).max())

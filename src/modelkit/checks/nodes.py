@@ -7,12 +7,11 @@ last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelkit import corpora
 from modelkit.errors import CheckError, StageError
 from modelkit.limits import at_most, judge
 from modelkit.vocabulary import Subject, Verdict
@@ -125,23 +124,12 @@ def _judged(found: list[Far], limits: Options) -> Verdict:
     return judge("nodes", measured, limits, worst)
 
 
-def _short(corpus: Sequence[Mapping[str, str]]) -> list[str]:
-    """A few texts of the shorter half, and as many images."""
-    from modelkit.images import DATA_URL  # noqa: PLC0415
-
-    chosen = []
-    for images in (False, True):
-        rows = [row for row in corpus if row["text"].startswith(DATA_URL) is images]
-        chosen += corpora.shorter(rows, TEXTS)
-    return [row["text"] for row in chosen]
-
-
 def _feeds(subject: Subject) -> dict[str, list[Fed]]:
     """Part -> what the task feeds it for a few texts, recorded on the float32 model."""
     from modelkit import tracing  # noqa: PLC0415
 
     try:
-        return tracing.feeds(subject.reference.folder, subject.manifest.task, _short(subject.corpus))
+        return tracing.feeds(subject.reference.folder, subject.manifest.task, tracing.few(subject.corpus, TEXTS))
     except StageError as error:
         raise CheckError(f"the float32 model cannot be run: {error.message}", hint=error.hint) from error
 

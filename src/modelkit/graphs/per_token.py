@@ -241,9 +241,10 @@ class _Rewriter:
             name = str(stored.name)
             # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
             exact = any(use.node.op_type == "Slice" for use in stored.uses())
-            exact |= _is_multiplied(stored) and _named(name, self.precision.weights_8bit)
+            multiplied = _is_multiplied(stored)
+            exact |= multiplied and _named(name, self.precision.weights_8bit)
             write = table_int8 if exact else self.write_table
-            self.tables[stored] = write(self.outer, name, stored_array(stored))
+            self.tables[stored] = write(self.outer, name, stored_array(stored), multiplied=multiplied)
         return self.tables[stored]
 
     def _sums(self, name: str, codes: ir.Value, zero_point: int, matrix: Matrix, step: float) -> ir.Value:

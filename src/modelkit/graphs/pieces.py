@@ -18,6 +18,7 @@ from onnx import helper
 
 from modelkit.errors import CheckError
 from modelkit.graphs.files import array_of, external_location, read_graph
+from modelkit.runtime import Session
 
 GIVEN, CHOSEN, AFTER = "/given", "/chosen", "/after"
 """Suffixes of the inputs by which a value of the reference is replaced, and of what goes on from there."""
@@ -199,6 +200,19 @@ def telling(reference: Graph, values: Iterable[str]) -> onnx.ModelProto:
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sorted({*values}))
     return model
+
+
+def stored_value(graph: Graph, value: str) -> Any:
+    """The array of a stored tensor, or of what is computed from stored tensors alone; None for what an input decides.
+
+    Raises `StageError` when it cannot be read."""
+    if value in graph.tensors:
+        return array_of(graph.tensors[value], graph.path.parent)
+    nodes, reads = graph.before(value, ())
+    if reads or not nodes:
+        return None
+    model = _part(graph, value, nodes, reads, {})
+    return Session(model.SerializeToString(), sparing=True, data=graph.path.parent).run({})[0]
 
 
 def rows_of(reference: Graph, piece: Piece) -> int:

@@ -77,8 +77,13 @@ class Table(Protocol):
 
 WriteMatrix = Callable[[Tape, str, Floats], Matrix]
 """`write(tape, name, float32[inner, outer])`"""
-WriteTable = Callable[[Tape, str, Floats], Table]
-"""`write(tape, name, float32[rows, width])`"""
+
+
+class WriteTable(Protocol):
+    """Stores a table."""
+
+    def __call__(self, tape: Tape, name: str, array: Floats, *, multiplied: bool) -> Table:
+        """float32[rows, width]; `multiplied` when a head is tied to it."""
 
 
 def stored_array(stored: ir.Value) -> Floats:
@@ -124,7 +129,7 @@ def activation(tape: Tape, x: ir.Value) -> Activation:
 
 def matrix_int8(tape: Tape, name: str, array: Floats) -> Matrix:
     """One scale per column."""
-    integers, scales = to_int8(array.T)
+    integers, scales = to_int8(array.T, paired=True)
     return Matrix(
         tape.weight(f"{name}/int8", integers.T),
         tape.weight(f"{name}/scales", scales),
@@ -159,8 +164,8 @@ def turned_matrix(tape: Tape, name: str, integers: ir.Value, scales: ir.Value) -
     return Matrix(turned, tape.node(f"{name}/turned/scales/float", "Cast", flat, to=ir.DataType.FLOAT))
 
 
-def table_int8(tape: Tape, name: str, array: Floats) -> TableInt8:
+def table_int8(tape: Tape, name: str, array: Floats, *, multiplied: bool) -> TableInt8:
     """Store `array` with one scale per row."""
-    integers, scales = to_int8(array)
+    integers, scales = to_int8(array, paired=multiplied)
     stored = tape.weight(f"{name}/int8", integers)
     return TableInt8(name, stored, tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelkit.graphs.quantized import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
-VERSION = 4
+VERSION = 5
 BITS = 4
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
@@ -72,7 +72,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
 
     inner, outer = array.shape
     _divides(name, inner, block, "block")
-    packed = to_int4(array.T, block)
+    packed = to_int4(array.T, block, paired=True)
     by_block = packed.codes.T.reshape(inner // block, block, outer)
     codes = tape.weight(f"{name}/codes", _halves(by_block, axis=1))
     pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])
@@ -84,7 +84,7 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     return Matrix(integers, scales)
 
 
-def _table(tape: Tape, name: str, array: Any, *, block: int) -> _Table:
+def _table(tape: Tape, name: str, array: Any, *, block: int, multiplied: bool) -> _Table:
     """float32[rows, width] -> packed rows. The two halves of the width share bytes."""
     import numpy as np  # noqa: PLC0415
 
@@ -92,7 +92,7 @@ def _table(tape: Tape, name: str, array: Any, *, block: int) -> _Table:
 
     width = array.shape[1]
     _divides(name, width, block, "table_block")
-    packed = to_int4(array, block)
+    packed = to_int4(array, block, paired=multiplied)
     codes = tape.weight(f"{name}/codes", _halves(packed.codes, axis=1))
     pairs = tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4)
     scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16)[:, None])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from modelkit.graphs.stored import Matrix
 
-VERSION = 3
+VERSION = 4
 BITS = 8
 TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 

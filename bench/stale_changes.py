@@ -67,7 +67,7 @@ def touch(project: Path) -> None:
 
 
 ALL, VERDICTS = "DCQF V", "V"
-READING = "any-text determinism invariance nodes order outputs padding parity retrieval threads tokenizer"
+READING = "any-text determinism invariance nodes order outputs padding parity retrieval saturation threads tokenizer"
 """The checks that look at texts of the corpus, or at what the model makes of them."""
 TINY = "conformance/corpora/feature-extraction.jsonl"
 

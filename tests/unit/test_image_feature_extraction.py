@@ -92,6 +92,7 @@ def test_every_check_passes_on_the_stand_in(builds: dict[str, tuple[Any, Any]], 
     not_judged = {"golden": "there is no tiny-clip.json; record one with `modelkit golden`"}
     if variant == "fp32":
         not_judged["coverage"] = "the scheme fp32 promises no fewer bits than float32 has"
+        not_judged["saturation"] = "the model multiplies no uint8 with a stored int8 matrix"
         not_judged["zero-points"] = "no graph computes with integers that it quantizes itself"
     assert {verdict.check: verdict.sentence for verdict in verdicts if verdict.outcome != "passed"} == not_judged
     assert {"parity", "invariance", "signature"} <= {verdict.check for verdict in verdicts}
@@ -228,7 +229,9 @@ def test_every_scheme_keeps_both_parts_near_float32(tmp_path: Path, kind: str) -
         before, made = tmp_path / "converted" / part, tmp_path / "quantized" / part
         expected = small_models.run(before / "model.onnx", feed)[0]
         found = small_models.run(small_models.quantized(before, made, kind) / "model.onnx", feed)[0]
-        assert small_models.cosines(found, expected).min() > (0.85 if kind.startswith("w4") else 0.99), part
+        # onnxruntime's own recipe saturates on processors without VNNI, which our schemes do not.
+        least = {"w4a8-per-token": 0.85, "int8-dynamic": 0.9}.get(kind, 0.99)
+        assert small_models.cosines(found, expected).min() > least, part
 
 
 def test_the_patches_stay_in_float32(tmp_path: Path) -> None:

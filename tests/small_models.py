@@ -14,6 +14,7 @@ import onnx_ir as ir
 from modelkit import kinds, runtime
 from modelkit.exporters import direct
 from modelkit.graphs import files
+from modelkit.graphs.float64 import Activations
 from modelkit.graphs.tape import Drawn, Tape, model_of, typed
 from modelkit.sources import path
 from modelkit.tasks import feature_extraction
@@ -49,8 +50,15 @@ def quantized(source: Path, into: Path, kind: str, **options: Any) -> Path:
     """The model of `source` after the scheme `kind`, in the new folder `into`."""
     into.mkdir(parents=True)
     scheme = kinds.load("schemes", kind)
-    scheme.quantize(source, into, scheme.Options(**{**FOR_NARROW_MODELS.get(kind, {}), **options}))
+    chosen = scheme.Options(**{**FOR_NARROW_MODELS.get(kind, {}), **options})
+    activations = [calibrated_on(source)] if getattr(chosen, "calibrates", False) else []
+    scheme.quantize(source, into, chosen, *activations)
     return into
+
+
+def calibrated_on(source: Path, texts: int = 12) -> Activations:
+    """What the model in `source` computes of a few texts without padding."""
+    return Activations(source / files.MODEL, [feed(1, 4 + number, seed=number) for number in range(texts)])
 
 
 def finished(source: Path, into: Path) -> Path:

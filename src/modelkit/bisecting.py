@@ -121,9 +121,9 @@ class _Pair:
 
         self.part = part
         workspace.mkdir()
-        self.branches = tracing.branches(fed[0].feed)
+        self.branches = pieces.branches(fed[0].feed)
         # A later step of a decoder takes the other branch of its graph; it is another graph by then.
-        self.fed = [one for one in fed if tracing.branches(one.feed) == self.branches]
+        self.fed = [one for one in fed if pieces.branches(one.feed) == self.branches]
         self._reference = pieces.Graph(graphs.parts(reference.folder)[part], self.branches)
         self._path = pieces.apart(graphs.parts(artifact.folder)[part], workspace)
         runtime.give_back_memory()  # of the model that was whole

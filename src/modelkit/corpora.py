@@ -47,6 +47,17 @@ def labelled(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str] | Non
     return _read(path) if path else None
 
 
+def calibration(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
+    """The same of the texts that a scheme looks at and no check scores."""
+    name = f"corpora/calibration/{manifest.task.kind}.jsonl"
+    if path := _found(manifest, name):
+        return _read(path)
+    raise CheckError(
+        f"no texts to calibrate on for the task {manifest.task.kind}",
+        hint=f"write some at conformance/{name}, or leave smoothing and rounding out",
+    )
+
+
 def spread(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str, str]]:
     """`count` rows (all of them, if there are no more) evenly from the shortest text to the longest."""
     ordered = sorted(corpus, key=lambda row: (len(row["text"]), row["id"]))

@@ -24,6 +24,12 @@ class Feed:
         """Whether it reads texts: the decoder of a model in parts is fed what was said so far."""
         return "input_ids" in self.arrays and "encoder_hidden_states" not in self.arrays
 
+    @property
+    def given(self) -> bool:
+        """Whether all of it comes from what was asked, and nothing from what a graph gave before."""
+        floats = {name for name, array in self.arrays.items() if array.dtype.kind == "f" and array.size}
+        return floats <= {"pixel_values"}
+
 
 class Note:
     """Stands in for a `runtime.Session`: declares what the graph declares, and gives ones of the declared shapes."""

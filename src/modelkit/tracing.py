@@ -74,8 +74,3 @@ def few(corpus: Sequence[Mapping[str, str]], count: int) -> list[str]:
         rows = [row for row in corpus if row["text"].startswith(DATA_URL) is images]
         chosen += corpora.shorter(rows, count)
     return [row["text"] for row in chosen]
-
-
-def branches(feed: Feed) -> dict[str, bool]:
-    """The bool inputs of one element: what an `If` may ask."""
-    return {name: bool(value.reshape(-1)[0]) for name, value in feed.items() if value.dtype == bool and value.size == 1}

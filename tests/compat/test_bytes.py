@@ -32,6 +32,8 @@ DEPENDS_ON = {"int8-dynamic": ("onnxruntime",)}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, {}) for kind in kinds.names("schemes")} | {
     "w8a8-per-token with 16-bit activations": ("w8a8-per-token", {"activations_16bit": ("*.value.weight",)}),
     "w4a8-per-token with larger blocks": ("w4a8-per-token", {"block": 32}),
+    "w8a8-per-token, calibrated": ("w8a8-per-token", {"smoothing": 0.5, "rounding": "gptq"}),
+    "w4a8-per-token, calibrated": ("w4a8-per-token", {"smoothing": 0.5, "rounding": "gptq"}),
     "w4a8-per-token with 8-bit exceptions": ("w4a8-per-token", {"weights_8bit": ("*.dense.weight",)}),
 }
 

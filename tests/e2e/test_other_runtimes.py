@@ -22,6 +22,8 @@ pytestmark = pytest.mark.runtimes
 FOLDER = Path(__file__).parents[2] / "build" / "other-runtimes"
 """Inside the checkout, so that a second run downloads nothing."""
 SCHEMES = kinds.names("schemes")
+EXACT = {"int8-dynamic": {"reduce_range": True}}
+"""Scheme -> options without which what it computes depends on the processor (see the check `saturation`)."""
 PACKAGES = (other_runtimes.WEB, other_runtimes.NEWER)
 FEED = small_models.feed()
 
@@ -43,7 +45,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Scheme -> the finished stand-in, with a table large enough to be quantized."""
     folder = tmp_path_factory.mktemp("made")
     converted = small_models.exported(stand_ins.bert(folder / "source", vocab_size=600), folder / "converted")
-    small = {kind: small_models.quantized(converted, folder / kind / "small", kind) for kind in SCHEMES}
+    small = {
+        kind: small_models.quantized(converted, folder / kind / "small", kind, **EXACT.get(kind, {}))
+        for kind in SCHEMES
+    }
     return {kind: small_models.finished(path, folder / kind / "finished") for kind, path in small.items()}
 
 

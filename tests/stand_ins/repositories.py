@@ -77,7 +77,7 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
 
 
 def _coarse(folder: Path) -> None:
-    """Put the weights of matrices on seven levels, which four bits hold.
+    """Put the weights of matrices on five levels, which four bits hold, whatever neighbours add up to.
 
     Random weights have nothing to forgive rounding errors with: in a model that pools its first position they decide
     who is near to whom. What 4 bits cost a trained model is measured on real and on learned weights.
@@ -87,7 +87,7 @@ def _coarse(folder: Path) -> None:
     for name, values in tensors.items():
         if values.ndim == 2 and len(values) > 1:
             step = values.std().clip(1e-6)
-            tensors[name] = (np.rint(values / step).clip(-3, 3) * step).astype(values.dtype)
+            tensors[name] = (np.rint(values / step).clip(-2, 2) * step).astype(values.dtype)
     save_file(tensors, path)
 
 

@@ -13,9 +13,14 @@ import pytest
 CORPORA = Path(__file__).parents[2] / "conformance" / "corpora"
 ALL = sorted(CORPORA.rglob("*.jsonl"))
 KEYS = ["id", "text", "group"]
-FEWEST = {"feature-extraction": 300, "text-generation": 60, "text2text-generation": 60}
+FEWEST = {
+    "feature-extraction": 300,
+    "calibration/feature-extraction": 100,
+    "text-generation": 60,
+    "text2text-generation": 60,
+}
 """Texts by corpus; 120 where nothing is said."""
-SCRIPTS = {"feature-extraction": 10, "zero-shot-classification": 10}
+SCRIPTS = {"feature-extraction": 10, "calibration/feature-extraction": 10, "zero-shot-classification": 10}
 """Writing systems by corpus; a model of one language is not asked in ten."""
 
 
@@ -85,13 +90,27 @@ def test_rows_are_sorted_by_group_and_then_id(rows):
 
 
 def test_texts_are_unique_even_without_case_accents_and_outer_space(rows):
-    # An uncased tokenizer drops all three, and two texts with one vector would be each other's trivial neighbour.
-    def bare(text: str) -> str:
-        decomposed = unicodedata.normalize("NFD", text.strip().lower())
-        return "".join(mark for mark in decomposed if unicodedata.category(mark) != "Mn")
-
+    # Two texts with one vector would be each other's trivial neighbour.
     repeated = [text for text, count in Counter(bare(row["text"]) for row in rows).items() if count > 1]
     assert repeated == []
+
+
+def bare(text: str) -> str:
+    """Without case, accents and outer space. An uncased tokenizer drops all three."""
+    decomposed = unicodedata.normalize("NFD", text.strip().lower())
+    return "".join(mark for mark in decomposed if unicodedata.category(mark) != "Mn")
+
+
+@pytest.mark.parametrize("calibration", sorted((CORPORA / "calibration").glob("*.jsonl")), ids=name_of)
+def test_no_text_that_a_scheme_is_calibrated_on_is_scored(calibration):
+    scored = {
+        bare(json.loads(line)["text"])
+        for path in ALL
+        if path.parent.name != "calibration"
+        for line in path.read_text("utf-8").removesuffix("\n").split("\n")
+    }
+    seen = {bare(json.loads(line)["text"]) for line in calibration.read_text("utf-8").removesuffix("\n").split("\n")}
+    assert not seen & scored
 
 
 def test_no_text_is_empty(rows):

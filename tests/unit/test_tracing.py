@@ -15,7 +15,7 @@ from onnx import helper
 
 from modelkit import graphs, kinds, runtime, tracing
 from modelkit.errors import CheckError, StageError
-from modelkit.graphs import MODEL
+from modelkit.graphs import MODEL, pieces
 from modelkit.images import DATA_URL
 from modelkit.vocabulary import Subject
 from stand_ins.pictures import picture
@@ -160,12 +160,12 @@ def test_parts_are_those_of_the_model_and_each_has_one_recorder(tmp_path_factory
 def test_a_merged_model_takes_its_first_branch_for_a_text_and_the_other_for_what_follows(tmp_path_factory):
     subject = learned(tmp_path_factory.getbasetemp(), T5)
     [first] = feeds_of(subject, ["def f(): pass"])["model"]
-    assert tracing.branches(first.feed) == {"use_cache_branch": False}
-    assert tracing.branches({**first.feed, "use_cache_branch": np.array([True])}) == {"use_cache_branch": True}
+    assert pieces.branches(first.feed) == {"use_cache_branch": False}
+    assert pieces.branches({**first.feed, "use_cache_branch": np.array([True])}) == {"use_cache_branch": True}
 
 
 def test_a_model_without_branches_has_none(subject):
-    assert tracing.branches(feeds_of(subject, TEXTS)["model"][0].feed) == {}
+    assert pieces.branches(feeds_of(subject, TEXTS)["model"][0].feed) == {}
 
 
 @given(
@@ -176,6 +176,6 @@ def test_a_model_without_branches_has_none(subject):
 )
 def test_what_an_if_may_ask_is_a_bool_of_one_element_whatever_its_axes(asked, axes, mask, number):
     feed: dict[str, Any] = {name: np.full((1,) * axes, value) for name, value in asked.items()}
-    found = tracing.branches({**feed, "mask": mask, "number": np.array([number]), "empty": np.zeros(0, bool)})
+    found = pieces.branches({**feed, "mask": mask, "number": np.array([number]), "empty": np.zeros(0, bool)})
     assert found == asked
     assert all(type(value) is bool for value in found.values())

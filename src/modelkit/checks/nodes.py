@@ -90,20 +90,20 @@ def check(subject: Subject, limits: Options) -> Verdict:
 
 def _of_part(part: str, subject: Subject, fed: list[Fed]) -> list[Far] | None:
     """What the pieces of `part` make; None where the two graphs have no value in common by name."""
-    from modelkit import graphs, tracing  # noqa: PLC0415
+    from modelkit import graphs  # noqa: PLC0415
     from modelkit.graphs import pieces  # noqa: PLC0415
 
     theirs, ours = (graphs.parts(one.folder) for one in (subject.reference, subject.artifact))
     if part not in ours:
         raise _BrokenError(f"the artifact has no {part}")
-    branches = tracing.branches(fed[0].feed)
+    branches = pieces.branches(fed[0].feed)
     reference, artifact = pieces.Graph(theirs[part], branches), pieces.Graph(ours[part], branches)
     with _of_artifact(part):
         kept = {*artifact.makers}
     if not kept & {*reference.makers}:
         return None
     # A later step of a decoder takes the other branch of its graph; it is another graph by then.
-    runs = [one for one in fed if tracing.branches(one.feed) == branches]
+    runs = [one for one in fed if pieces.branches(one.feed) == branches]
     return [_far(part, *one) for one in _compared(part, reference, artifact, runs)]
 
 

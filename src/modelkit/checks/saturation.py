@@ -76,16 +76,10 @@ def check(subject: Subject, limits: Options) -> Verdict:
 
 def _products(part: str, path: Any, fed: Sequence[Fed]) -> Iterator[_Product]:
     """Those of one part, each judged on all runs that take one way through its branches."""
-    from modelkit import tracing  # noqa: PLC0415
     from modelkit.graphs import pieces  # noqa: PLC0415
 
-    ways: list[dict[str, bool]] = []
-    for one in fed:
-        if (way := tracing.branches(one.feed)) not in ways:
-            ways.append(way)
-    for way in ways:
-        graph = pieces.Graph(path, way)
-        yield from _simulated(part, graph, [one.feed for one in fed if tracing.branches(one.feed) == way])
+    for branches, feeds in pieces.by_branches(one.feed for one in fed):
+        yield from _simulated(part, pieces.Graph(path, branches), feeds)
 
 
 def _simulated(part: str, graph: Graph, feeds: Sequence[Any]) -> Iterator[_Product]:

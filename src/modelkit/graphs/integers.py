@@ -32,9 +32,14 @@ def to_int8(groups: Floats, *, paired: bool) -> tuple[npt.NDArray[np.int8], Floa
     Symmetric absolute-maximum rounding, as in "Integer Quantization for Deep Learning Inference" (arXiv:2004.09602),
     of numbers or, where a product reads them (`paired`), of the sums that `LARGEST_PAIR` is about.
     """
-    scale = _storable((_reach(groups) if paired else np.abs(groups)).max(1) / np.float32(127))
+    scale = int8_scales(groups, paired=paired)
     rounded = np.rint(groups / scale[:, None])
     return np.clip(rounded, -127, 127).astype(np.int8), scale
+
+
+def int8_scales(groups: Floats, *, paired: bool) -> Floats:
+    """float32[group, width] -> float32[group], those of `to_int8`."""
+    return _storable((_reach(groups) if paired else np.abs(groups)).max(1) / np.float32(127))
 
 
 def _reach(groups: Floats) -> Floats:

@@ -16,7 +16,10 @@ import onnx_ir as ir
 
 from modelkit.errors import StageError
 from modelkit.graphs import stored
+from modelkit.graphs.calibrated import Calibration
 from modelkit.graphs.files import TensorFile
+from modelkit.graphs.integers import Floats
+from modelkit.graphs.products import Factor, factor_of, is_multiplied, is_stored, stored_array, table_of
 from modelkit.graphs.quantized import (
     FINER,
     MIDDLE,
@@ -26,9 +29,9 @@ from modelkit.graphs.quantized import (
     WriteMatrix,
     WriteTable,
     activation,
+    is_lopsided,
     matrix_int8,
     rest,
-    stored_array,
     table_int8,
 )
 from modelkit.graphs.tape import Piece, Tape
@@ -50,12 +53,18 @@ class Precision:
 
 
 def quantize(
-    model: ir.Model, tensors: TensorFile, precision: Precision, write_matrix: WriteMatrix, write_table: WriteTable
+    model: ir.Model,
+    tensors: TensorFile,
+    precision: Precision,
+    write_matrix: WriteMatrix,
+    write_table: WriteTable,
+    calibration: Calibration,
 ) -> None:
     """Replace in `model` every product with a stored float32 matrix, and every lookup in a stored table.
 
-    Graphs inside nodes are rewritten as well; what is stored, and the chains that unpack it, stand in the outer graph
-    once. Raises `StageError` when a pattern of `precision` names no stored matrix, or the model's opset is too old.
+    `calibration` prepares the matrices, but for those that are tables as well. Graphs inside nodes are rewritten, too;
+    what is stored, and the chains that unpack it, stand in the outer graph once. Raises `StageError` when a pattern of
+    `precision` names no stored matrix, or the model's opset is too old.
     """
     if (opset := model.graph.opset_imports.get("", 0)) < OLDEST_OPSET:
         raise StageError(
@@ -63,10 +72,11 @@ def quantize(
             hint="export it with a newer opset, or use the scheme int8-dynamic",
         )
     nodes = list(model.graph.all_nodes())
-    names = [str(factor.stored.name) for node in nodes if (factor := _factor_of(node))]
+    names = [str(factor.stored.name) for node in nodes if (factor := factor_of(node))]
     _refuse_idle_patterns(precision, [name for name in names if name])
     tape = Piece(tensors, "per_token/constant", {str(value.name) for value in _values(model)})
-    _Rewriter(tape, tape, model.graph.inputs[0], precision, write_matrix, write_table).rewrite(model.graph)
+    first = model.graph.inputs[0]
+    _Rewriter(tape, tape, first, precision, write_matrix, write_table, calibration).rewrite(model.graph)
     for value in tape.initializers:
         model.graph.register_initializer(value)
     _drop_unread(model, [node for node in nodes if node.op_type == "Transpose"])
@@ -92,7 +102,7 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 def _drop_unread(model: ir.Model, turns: Sequence[ir.Node]) -> None:
     for node in turns:
         out = node.outputs[0]
-        if _is_stored(node.inputs[0]) and not out.uses() and not out.is_graph_output() and node.graph:
+        if is_stored(node.inputs[0]) and not out.uses() and not out.is_graph_output() and node.graph:
             node.graph.remove(node, safe=True)
     for graph in model.graphs():
         for value in [v for v in graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
@@ -108,60 +118,18 @@ def _refuse_idle_patterns(precision: Precision, names: list[str]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Factor:
-    """The stored operand of a product."""
-
-    stored: ir.Value
-    turned: bool
-    """It is multiplied through a Transpose, as a tied head is."""
-
-
-def _factor_of(node: ir.Node) -> _Factor | None:
-    if node.op_type != "MatMul" or (right := node.inputs[1]) is None:
-        return None
-    if _is_stored(right):
-        return _Factor(right, turned=False)
-    turn = right.producer()
-    if turn is None or turn.op_type != "Transpose" or not _is_stored(turn.inputs[0]):
-        return None
-    perm = turn.attributes.get("perm")
-    swaps = perm is None or list(perm.as_ints()) == [1, 0]
-    return _Factor(turn.inputs[0], turned=True) if swaps else None  # type: ignore[arg-type]
-
-
-def _table_of(node: ir.Node) -> ir.Value | None:
-    """The stored table of a lookup along its rows."""
-    looks_up = node.op_type in ("Gather", "Slice") and _is_stored(node.inputs[0]) and _along_rows(node)
-    return node.inputs[0] if looks_up else None
-
-
-def _along_rows(node: ir.Node) -> bool:
-    if node.op_type == "Gather":
-        axis = node.attributes.get("axis")
-        return axis is None or axis.as_int() in (0, -2)
-    axes = node.inputs[3] if len(node.inputs) > 3 else None
-    return axes is None or (axes.const_value is not None and axes.const_value.numpy().tolist() == [0])
-
-
-def _is_multiplied(table: ir.Value | None) -> bool:
-    """Whether a head is tied to the table."""
-    turns = [use.node for use in table.uses() if use.node.op_type == "Transpose"] if table else []
-    return any(_factor_of(use.node) for turn in turns for use in turn.outputs[0].uses())
-
-
-def _is_stored(value: ir.Value | None) -> bool:
-    return (
-        value is not None
-        and value.const_value is not None
-        and value.dtype == ir.DataType.FLOAT
-        and len(value.const_value.shape) == 2
-    )
-
-
 def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node], value: ir.Value) -> None:
     value.type, value.shape = old.outputs[0].type, old.outputs[0].shape
     ir.convenience.replace_nodes_and_values(graph, old, [old], new, old.outputs, [value])
+
+
+@dataclass(frozen=True)
+class _Smoothing:
+    """What an activation is multiplied with before it is quantized, and all weights that read it divided by."""
+
+    multipliers: Floats
+    value: ir.Value
+    """The same in the graph."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +142,13 @@ class _Rewriter:
     precision: Precision
     write_matrix: WriteMatrix
     write_table: WriteTable
-    activations: MutableMapping[ir.Value, Activation] = field(default_factory=dict)
-    """Those this graph can see: its own and those around it."""
-    matrices: dict[_Factor, Matrix] = field(default_factory=dict)
+    calibration: Calibration
+    activations: MutableMapping[tuple[ir.Value, ir.Value | None], Activation] = field(default_factory=dict)
+    """Those this graph can see, its own and those around it, by what they were made from and multiplied with."""
+    matrices: dict[Factor, Matrix] = field(default_factory=dict)
     """Layers and bodies may share one."""
+    smoothed: dict[Factor, _Smoothing] = field(default_factory=dict)
+    """Those whose activation is smoothed, whoever reads them."""
     tables: dict[ir.Value, Table] = field(default_factory=dict)
     steps: dict[tuple[float, int], ir.Value] = field(default_factory=dict)
     products: Counter[tuple[ir.Value, float]] = field(default_factory=Counter)
@@ -196,52 +167,80 @@ class _Rewriter:
                 graph.insert_before(node, new)
 
     def _within(self) -> _Rewriter:
-        visible: MutableMapping[ir.Value, Activation] = ChainMap({}, self.activations)
+        visible: MutableMapping[tuple[ir.Value, ir.Value | None], Activation] = ChainMap({}, self.activations)
         return replace(self, tape=self.tape.inner(), activations=visible, products=Counter())
 
     def replacement(self, node: ir.Node) -> ir.Value | None:
-        if (factor := _factor_of(node)) is not None:
+        if (factor := factor_of(node)) is not None:
             return self._product(node, factor)
-        if (table := _table_of(node)) is not None and self._is_worth_it(table):
+        if (table := table_of(node)) is not None and self._is_worth_it(table):
             return self._lookup(node, table)
         return None
 
     def _is_worth_it(self, table: ir.Value) -> bool:
         large = table.const_value.nbytes >= SMALL_TABLE  # type: ignore[union-attr]
-        return large or table in self.tables or _is_multiplied(table)
+        return large or table in self.tables or is_multiplied(table)
 
-    def _product(self, node: ir.Node, factor: _Factor) -> ir.Value:
+    def _product(self, node: ir.Node, factor: Factor) -> ir.Value:
         tape, x, name = self.tape, node.inputs[0], str(node.outputs[0].name)
         assert x is not None  # a product has two operands
-        matrix, weight = self._matrix(factor), str(factor.stored.name)
-        if x not in self.activations:
-            self.activations[x] = activation(tape, x)
-        active = self.activations[x]
+        matrix, weight = self._matrix(factor, x), str(factor.stored.name)
+        active = self._activation(x, factor)
         sums = self._sums(f"{name}/sums", active.codes, active.zero_point, matrix, 1 / active.levels)
         if _named(weight, self.precision.activations_16bit):
             finer = self._sums(f"{name}/rest/sums", rest(tape, name, active), MIDDLE, matrix, FINER / active.levels)
             sums = tape.node(f"{name}/finer", "Add", sums, finer)
         return tape.node(f"{name}/scaled", "Mul", sums, active.peak)
 
-    def _matrix(self, factor: _Factor) -> Matrix:
+    def _activation(self, x: ir.Value, factor: Factor) -> Activation:
+        smoothing = self.smoothed.get(factor)
+        key = x, smoothing.value if smoothing else None
+        if key not in self.activations:
+            read = self.tape.node(f"{x.name}/smoothed", "Mul", x, smoothing.value) if smoothing else x
+            self.activations[key] = activation(self.tape, read)
+        return self.activations[key]
+
+    def _matrix(self, factor: Factor, x: ir.Value) -> Matrix:
         if factor not in self.matrices:
-            self.matrices[factor] = self._write(factor)
+            self._smooth(x)
+            self.matrices[factor] = self._write(factor, x)
         return self.matrices[factor]
 
-    def _write(self, factor: _Factor) -> Matrix:
+    def _smooth(self, x: ir.Value) -> None:
+        """Once for all that multiply with `x`, unless one of them is stored already, or looked up in as well."""
+        factors = [factor for use in x.uses() if use.idx == 0 and (factor := factor_of(use.node))]
+        settled = any(
+            factor in self.matrices or factor in self.smoothed or self._is_table(factor) for factor in factors
+        )
+        if settled or is_lopsided(x):
+            return
+        multipliers = self.calibration.multipliers(str(x.name), [factor.array() for factor in factors])
+        if multipliers is not None:
+            name = f"{x.name}/smoothing"
+            value = self.outer.weight(name, multipliers.astype(np.float16))
+            value = self.outer.node(f"{name}/float", "Cast", value, to=ir.DataType.FLOAT)
+            self.smoothed.update(dict.fromkeys(factors, _Smoothing(multipliers, value)))
+
+    def _is_table(self, factor: Factor) -> bool:
+        """Whether rows are, or were before this was rewritten, looked up in it as well."""
+        stored = factor.stored
+        return factor.turned and (stored in self.tables or any(table_of(use.node) for use in stored.uses()))
+
+    def _write(self, factor: Factor, x: ir.Value) -> Matrix:
         stored, name = factor.stored, str(factor.stored.name)
-        if factor.turned and (stored in self.tables or any(_table_of(use.node) for use in stored.uses())):
+        if self._is_table(factor):
             return self._table(stored).turned(self.outer)
-        array = stored_array(stored)
+        array, multipliers = factor.array(), self.smoothed[factor].multipliers if factor in self.smoothed else None
+        rounding = self.calibration.rounding_of(str(x.name), multipliers)
         write = matrix_int8 if _named(name, self.precision.weights_8bit) else self.write_matrix
-        return write(self.outer, name, array.T if factor.turned else array)
+        return write(self.outer, name, array if multipliers is None else array / multipliers[:, None], rounding)
 
     def _table(self, stored: ir.Value) -> Table:
         if stored not in self.tables:
             name = str(stored.name)
             # A slice of positions: small, read at every call, and added to every token; it gets 8 bits.
             exact = any(use.node.op_type == "Slice" for use in stored.uses())
-            multiplied = _is_multiplied(stored)
+            multiplied = is_multiplied(stored)
             exact |= multiplied and _named(name, self.precision.weights_8bit)
             write = table_int8 if exact else self.write_table
             self.tables[stored] = write(self.outer, name, stored_array(stored), multiplied=multiplied)

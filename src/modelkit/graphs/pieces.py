@@ -123,6 +123,19 @@ class Graph:
             yield helper.make_node("Identity", [inner.name], [name], name=f"{name}/taken")
 
 
+def branches(feed: Mapping[str, Any]) -> dict[str, bool]:
+    """The bool inputs of one element: what an `If` may ask."""
+    return {name: bool(value.reshape(-1)[0]) for name, value in feed.items() if value.dtype == bool and value.size == 1}
+
+
+def by_branches(feeds: Iterable[Mapping[str, Any]]) -> Iterator[tuple[dict[str, bool], list[Mapping[str, Any]]]]:
+    """Each way through the branches that some of the `feeds` take, with those."""
+    found: dict[tuple[tuple[str, bool], ...], list[Mapping[str, Any]]] = {}
+    for feed in feeds:
+        found.setdefault(tuple(sorted(branches(feed).items())), []).append(feed)
+    return ((dict(taken), some) for taken, some in found.items())
+
+
 def apart(path: Path, into: Path) -> Path:
     """The model of one file with its large tensors beside it in the folder `into`; one that is so already, as it is."""
     if any(external_location(tensor) for tensor in read_graph(path).graph.initializer):
@@ -184,7 +197,7 @@ def _part(
     graph: Graph, value: str, nodes: Sequence[onnx.NodeProto], reads: Sequence[str], types: Mapping[str, int]
 ) -> onnx.ModelProto:
     model = onnx.ModelProto()
-    model.CopyFrom(_head(graph.proto))
+    model.CopyFrom(head(graph.proto))
     model.graph.name = "piece"
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(graph.tensors[name] for name in graph.stored(nodes))
@@ -263,7 +276,8 @@ def _untyped(name: str, element: int) -> onnx.ValueInfoProto:
     return info
 
 
-def _head(proto: onnx.ModelProto) -> onnx.ModelProto:
+def head(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without a graph, of the same versions and functions."""
     head = onnx.ModelProto(ir_version=proto.ir_version)
     head.opset_import.extend(proto.opset_import)
     head.functions.extend(proto.functions)

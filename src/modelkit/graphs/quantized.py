@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.errors import StageError
-from modelkit.graphs.integers import LARGEST, Floats, to_int8
+from modelkit.graphs.calibrated import Rounding
+from modelkit.graphs.integers import Floats, to_int8
 from modelkit.graphs.tape import Tape
 
 MIDDLE = 128
@@ -75,8 +75,8 @@ class Table(Protocol):
         """The same integers as a matrix, [width, rows], for a head tied to the table."""
 
 
-WriteMatrix = Callable[[Tape, str, Floats], Matrix]
-"""`write(tape, name, float32[inner, outer])`"""
+WriteMatrix = Callable[[Tape, str, Floats, Rounding], Matrix]
+"""`write(tape, name, float32[inner, outer], rounding)`"""
 
 
 class WriteTable(Protocol):
@@ -86,22 +86,6 @@ class WriteTable(Protocol):
         """float32[rows, width]; `multiplied` when a head is tied to it."""
 
 
-def stored_array(stored: ir.Value) -> Floats:
-    """The stored float32 array. Raises `StageError` when it holds what no scale reaches."""
-    array: Floats = stored.const_value.numpy()  # type: ignore[union-attr]
-    _refuse_unstorable(str(stored.name), array)
-    return array
-
-
-def _refuse_unstorable(name: str, array: Floats) -> None:
-    """A NaN or a huge value would become a scale that is none, and silently spoil its whole column."""
-    if not max(array.max(), -array.min()) <= LARGEST:
-        raise StageError(
-            f"tensor '{name}' holds NaN or values beyond {LARGEST:,}, which no float16 scale reaches",
-            hint="the scheme fp32 takes large values as they are",
-        )
-
-
 def rest(tape: Tape, name: str, active: Activation) -> ir.Value:
     """What rounding left over, as codes in steps of `FINER`: together with the first codes about 16 bits."""
     left = tape.node(f"{name}/rest", "Sub", active.units, tape.node(f"{name}/rounded", "Round", active.units))
@@ -109,11 +93,17 @@ def rest(tape: Tape, name: str, active: Activation) -> ir.Value:
     return tape.node(f"{name}/rest/codes", "QuantizeLinear", left, step, zero)
 
 
+def is_lopsided(x: ir.Value) -> bool:
+    """Whether an operator of `FLOORS` made it. Divided by something, it would no longer be known to be."""
+    producer = x.producer()
+    return producer is not None and producer.op_type in FLOORS
+
+
 def activation(tape: Tape, x: ir.Value) -> Activation:
     """Quantize float32[..., inner] with one scale per token, lopsided after an operator of `FLOORS`."""
-    name, producer = x.name, x.producer()
-    if producer is not None and producer.op_type in FLOORS:
-        reach, (zero_point, floor) = x, FLOORS[producer.op_type]
+    name = x.name
+    if is_lopsided(x):
+        reach, (zero_point, floor) = x, FLOORS[x.producer().op_type]  # type: ignore[union-attr]
     else:
         reach, zero_point, floor = tape.node(f"{name}/magnitude", "Abs", x), MIDDLE, 0.0
     levels = 255 - zero_point
@@ -127,9 +117,9 @@ def activation(tape: Tape, x: ir.Value) -> Activation:
     return Activation(units, peak, tape.node(f"{name}/codes", "QuantizeLinear", units, one, zero), zero_point)
 
 
-def matrix_int8(tape: Tape, name: str, array: Floats) -> Matrix:
+def matrix_int8(tape: Tape, name: str, array: Floats, rounding: Rounding) -> Matrix:
     """One scale per column."""
-    integers, scales = to_int8(array.T, paired=True)
+    integers, scales = rounding.to_int8(array.T, paired=True)
     return Matrix(
         tape.weight(f"{name}/int8", integers.T),
         tape.weight(f"{name}/scales", scales),

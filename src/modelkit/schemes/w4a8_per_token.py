@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from modelkit.calibration import Calibrated
 from modelkit.errors import StageError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.graphs import stored
+    from modelkit.graphs.calibrated import Rounding
+    from modelkit.graphs.float64 import Activations
     from modelkit.graphs.quantized import Lookup, Matrix
     from modelkit.graphs.tape import Tape
 
@@ -28,7 +31,7 @@ TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Calibrated):
     """`block` and `table_block`: neighbours that share a zero point and a step; 16 costs 1/4 bit more than 32.
 
     `activations_16bit`, `weights_8bit`: patterns of weights (`*.value.weight`) that get more precision than the rest.
@@ -40,14 +43,16 @@ class Options:
     weights_8bit: tuple[str, ...] = ()
 
 
-def quantize(source: Path, into: Path, options: Options) -> None:
+def quantize(source: Path, into: Path, options: Options, activations: Activations | None = None) -> None:
     """Write the model of `source` to `into`. Raises `StageError` for a matrix that the blocks do not divide."""
     from modelkit.graphs import files, per_token  # noqa: PLC0415
+    from modelkit.graphs.calibrated import Calibration  # noqa: PLC0415
 
     model, tensors = files.load(source), files.TensorFile(into)
     precision = per_token.Precision(options.activations_16bit, options.weights_8bit)
     write_matrix, write_table = partial(_matrix, block=options.block), partial(_table, block=options.table_block)
-    per_token.quantize(model, tensors, precision, write_matrix, write_table)
+    calibration = Calibration(options.smoothing, options.rounding, activations)
+    per_token.quantize(model, tensors, precision, write_matrix, write_table, calibration)
     files.save(model, tensors)
 
 
@@ -58,7 +63,7 @@ def promised(options: Options, matrix: stored.Matrix) -> int:
     return per_token.promised(matrix, per_token.Precision(options.activations_16bit, options.weights_8bit), BITS)
 
 
-def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
+def _matrix(tape: Tape, name: str, array: Any, rounding: Rounding, *, block: int) -> Matrix:
     """float32[inner, outer] -> the unpacking chain. The two halves of each block share bytes.
 
     onnxruntime keeps what every node of the chain gives until all matrices of the model are folded, so that the chain's
@@ -67,12 +72,11 @@ def _matrix(tape: Tape, name: str, array: Any, *, block: int) -> Matrix:
     import numpy as np  # noqa: PLC0415
     import onnx_ir as ir  # noqa: PLC0415
 
-    from modelkit.graphs.integers import to_int4  # noqa: PLC0415
     from modelkit.graphs.quantized import Matrix  # noqa: PLC0415
 
     inner, outer = array.shape
     _divides(name, inner, block, "block")
-    packed = to_int4(array.T, block, paired=True)
+    packed = rounding.to_int4(array.T, block, paired=True)
     by_block = packed.codes.T.reshape(inner // block, block, outer)
     codes = tape.weight(f"{name}/codes", _halves(by_block, axis=1))
     pairs = tape.weight(f"{name}/blocks", (packed.zeros | packed.steps << 4).T[:, None, :])

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkit.calibration import Calibrated
+
 if TYPE_CHECKING:
+    from modelkit.graphs.float64 import Activations
     from modelkit.graphs.stored import Matrix
 
 VERSION = 4
@@ -15,7 +18,7 @@ TOOLS = ("onnx", "onnx-ir", "numpy", "protobuf")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Calibrated):
     """`activations_16bit`: patterns of weights (`*.value.weight`) whose input keeps about 16 bits.
 
     It costs one more integer product for each, and lifts MiniLM's mean cosine from .9967 to .9984 (docs/decisions/002).
@@ -24,13 +27,15 @@ class Options:
     activations_16bit: tuple[str, ...] = ()
 
 
-def quantize(source: Path, into: Path, options: Options) -> None:
+def quantize(source: Path, into: Path, options: Options, activations: Activations | None = None) -> None:
     """Write the model of `source` to `into` in integer arithmetic (see `graphs/per_token.py`)."""
     from modelkit.graphs import files, per_token, quantized  # noqa: PLC0415
+    from modelkit.graphs.calibrated import Calibration  # noqa: PLC0415
 
     model, tensors = files.load(source), files.TensorFile(into)
     precision = per_token.Precision(options.activations_16bit)
-    per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8)
+    calibration = Calibration(options.smoothing, options.rounding, activations)
+    per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8, calibration)
     files.save(model, tensors)
 
 

@@ -6,29 +6,66 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelkit import graphs, kinds, lock
+from modelkit import corpora, feeds, generation, graphs, kinds, lock
+from modelkit.errors import CheckError, StageError
 from modelkit.stages.job import Job, code, tool
+from modelkit.vocabulary import Manifest
 
 NAME, VERSION, INPUTS = "quantized", 1, ("converted",)
 
 
 def material(job: Job, inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Scheme and options, the digest of the converted model, and the tools that write."""
+    """Scheme and options, the digest of the converted model, the tools that write, and what it is calibrated on."""
     scheme = kinds.load("schemes", job.variant.scheme.kind)
+    calibration = {"calibration": _calibration(job.manifest)} if _calibrates(job) else {}
     return {
         "scheme": lock.options(job.variant.scheme),
         "scheme_version": scheme.VERSION,
         "inputs": dict(inputs),
         "tools": {name: tool(name) for name in scheme.TOOLS},
         "code": code(scheme, graphs),
+        **calibration,
     }
+
+
+def _calibrates(job: Job) -> bool:
+    return getattr(job.variant.scheme.options, "calibrates", False)
+
+
+def _calibration(manifest: Manifest) -> dict[str, Any]:
+    task = kinds.load("tasks", manifest.task.kind)
+    return {
+        "texts": _texts(manifest)[1],
+        "task": lock.options(manifest.task),
+        "tools": {name: tool(name) for name in ("tokenizers", "pillow")},
+        "code": code(task, feeds, generation),
+    }
+
+
+def _texts(manifest: Manifest) -> tuple[list[str], str]:
+    try:
+        rows, digest = corpora.calibration(manifest)
+    except CheckError as error:
+        raise StageError(error.message, where=error.where, hint=error.hint) from error
+    return [row["text"] for row in rows], digest
 
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     """Every part by itself. Raises `StageError` when the scheme cannot hold the model."""
-    scheme = job.variant.scheme
+    scheme, converted = job.variant.scheme, inputs["converted"]
     quantize = kinds.load("schemes", scheme.kind).quantize
-    for part in graphs.parts(inputs["converted"]):
-        source, target = (graphs.checkpoint(folder, part) for folder in (inputs["converted"], into))
+    activations = _activations(job, converted) if _calibrates(job) else {}
+    for part in graphs.parts(converted):
+        source, target = (graphs.checkpoint(folder, part) for folder in (converted, into))
         target.mkdir(exist_ok=True)
-        quantize(source, target, scheme.options)
+        quantize(source, target, scheme.options, *activations.get(part, ()))
+
+
+def _activations(job: Job, converted: Path) -> dict[str, tuple[Any]]:
+    """Part -> what its graph computes of the calibration texts, one by one."""
+    from modelkit.graphs.float64 import Activations  # noqa: PLC0415
+
+    texts, parts = _texts(job.manifest)[0], graphs.parts(converted)
+    listener = feeds.Listener(converted, job.manifest.task)
+    fed = [feed for feed in listener.feeds(lambda model: model.outputs(texts, batch_size=1)) if feed.given]
+    return {part: (Activations(path, [one.arrays for one in fed if one.part == part]),) for part, path in parts.items()}

@@ -232,7 +232,9 @@ class _Reading:
         excuse = validate(ExcuseKeys, node.only(beside), trail, self.mistakes)
         options = validate(module.Options, node.only(node.value.keys() - set(beside)), trail, self.mistakes, beside)
         if excuse and excuse.until and excuse.until < _today():
-            self.mistakes.add(node.value["until"], (*trail, "until"), f"expired on {excuse.until}")
+            self.mistakes.add(
+                node.value["until"], (*trail, "until"), f"expired on {excuse.until}: take it out, or give a later day"
+            )
         if excuse and options is not None:
             self._excused(node, options, [name for name in beside if getattr(excuse, name) is None], trail)
         return options

@@ -46,7 +46,7 @@ def check(subject: Subject, limits: Options) -> Verdict:
         raise CheckError(f"logits of the shape {list(theirs.shape)} rank nothing", hint="rank two answers at least")
     if verdict := distances.refused("logits", ours, theirs, subject.corpus, "a logit"):
         return verdict
-    cosine, same = centred_cosines(ours, theirs), ours.argmax(1) == theirs.argmax(1)
+    cosine, same = 1 - distances.of_logits(ours, theirs), ours.argmax(1) == theirs.argmax(1)
     measured = {
         "cosine_mean": float(cosine.mean()),
         "cosine_min": float(cosine.min()),
@@ -54,20 +54,6 @@ def check(subject: Subject, limits: Options) -> Verdict:
         "top10": overlap(ours, theirs),
     }
     return judge("logits", measured, limits, _worst(subject, cosine, same))
-
-
-def centred_cosines(ours: Rows, theirs: Rows) -> Rows:
-    """Row by row, each less its mean, which softmax does not see: two float64[n, width] -> float64[n].
-
-    Two rows that rank nothing are alike; one that does and one that does not have cosine 0.
-    """
-    import numpy as np  # noqa: PLC0415
-
-    ours, theirs = (rows - rows.mean(1, keepdims=True) for rows in (ours, theirs))
-    lengths = [np.linalg.norm(rows, axis=1) for rows in (ours, theirs)]
-    product = lengths[0] * lengths[1]
-    cosine = (ours * theirs).sum(1) / np.where(product > 0, product, np.inf)
-    return np.where(lengths[0] + lengths[1] > 0, cosine, 1.0)
 
 
 def overlap(ours: Rows, theirs: Rows) -> float:

@@ -43,20 +43,13 @@ def check(subject: Subject, limits: Options) -> Verdict:
         raise CheckError("the corpus is empty", hint="write some texts")
     if verdict := distances.refused("parity", ours, theirs, subject.corpus):
         return verdict
-    cosine = cosines(ours, theirs)
+    cosine = 1 - distances.of_vectors(ours, theirs)
     measured = {
         "cosine_mean": float(cosine.mean()),
         "cosine_p1": float(np.percentile(cosine, 1)),
         "cosine_min": float(cosine.min()),
     }
     return judge("parity", measured, limits, _worst(subject, cosine))
-
-
-def cosines(ours: Vectors, theirs: Vectors) -> Vectors:
-    """Row by row: two float64[n, width] -> float64[n]; a zero vector has cosine 0 to everything."""
-    import numpy as np  # noqa: PLC0415
-
-    return np.asarray((distances.unit(ours) * distances.unit(theirs)).sum(1))
 
 
 def _worst(subject: Subject, cosine: Vectors) -> tuple[dict[str, Any], ...]:

@@ -145,6 +145,18 @@ def test_why_names_the_one_thing_that_differs(modelkit, project: Path) -> None:
     assert "to be made: scheme.w4a8-per-token.block: 16 -> 32" in out
 
 
+def test_a_forecast_tells_what_the_budget_leaves(modelkit) -> None:
+    said = modelkit("forecast", "tiny/int8", "tiny.yaml").stdout
+    assert re.fullmatch(r"tiny/int8: \d\.\d\d MB of 1\.00 MB, \d+\.\d% to spare\n", said)
+
+
+def test_a_forecast_tells_what_is_too_much(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("budget: 1 MB", "budget: 20 kB"))
+    (project / "tiny.lock").unlink()
+    assert "% too much" in modelkit("forecast", "tiny/int8", "tiny.yaml").stdout
+
+
 def test_lock_check_agrees_with_a_fresh_lock(modelkit) -> None:
     done = modelkit("lock", "--check", "tiny.yaml")
     assert done.returncode == 0

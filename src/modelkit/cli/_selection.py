@@ -163,12 +163,18 @@ def built(
 ) -> tuple[Build, Artifact]:
     """A variant, which may be a draft's, and its finished folder in the store."""
     from modelkit import lock, pipeline  # noqa: PLC0415
+
+    build = pinned(manifest, variant, store, progress, offline=offline)
+    return build, pipeline.build(build, lock.read(manifest.path))
+
+
+def pinned(manifest: Manifest, variant: Variant, store: Store, progress: Progress, *, offline: bool) -> Build:
+    """The build of a variant, which may be a draft's."""
+    from modelkit import lock, pipeline  # noqa: PLC0415
     from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
-    locked = lock.read(manifest.path)
     context = Fetching(manifest.path.parent, offline, progress)
-    build = pipeline.Pins(store).prepare(manifest, variant, locked, context)
-    return build, pipeline.build(build, locked)
+    return pipeline.Pins(store).prepare(manifest, variant, lock.read(manifest.path), context)
 
 
 def printed(table: Table) -> str:

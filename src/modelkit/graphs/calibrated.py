@@ -70,6 +70,10 @@ class Calibration:
             self._rounded_last = value, gptq.Rounding.on(read if multipliers is None else read * multipliers)
         return self._rounded_last[1]
 
+    def rounding_of_table(self) -> Rounding:
+        """That of a table: which rows a text looks up says nothing about the others, so there is nothing to learn."""
+        return NEAREST
+
     def _read(self, value: str) -> Float64s:
         # Matrices that read one value stand side by side, and the walk does not go back.
         if self._read_last is None or self._read_last[0] != value:

@@ -40,10 +40,7 @@ class TensorFile:
         return self._append(tensor, name)
 
     def _append(self, tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
-        # Not in append mode: the kernel's copy between files, which `tofile` uses, refuses it.
-        with (self.folder / DATA).open("r+b" if self._end else "wb") as file:
-            file.seek(self._end)
-            tensor.tofile(file)  # type: ignore[attr-defined]
+        self._write(tensor)
         start, self._end = self._end, self._end + tensor.nbytes
         return ir.ExternalTensor(
             DATA,
@@ -55,6 +52,27 @@ class TensorFile:
             base_dir=self.folder,
         )
 
+    def _write(self, tensor: ir.TensorProtocol) -> None:
+        # Not in append mode: the kernel's copy between files, which `tofile` uses, refuses it.
+        with (self.folder / DATA).open("r+b" if self._end else "wb") as file:
+            file.seek(self._end)
+            tensor.tofile(file)  # type: ignore[attr-defined]
+
+
+class Counted(TensorFile):
+    """A data file that is not written, for the size it would have."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("nowhere"))
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._end
+
+    def _write(self, tensor: ir.TensorProtocol) -> None:
+        pass
+
 
 def load(folder: Path) -> ir.Model:
     """The model in `folder`; its large tensors stay on disk until they are asked for."""
@@ -63,11 +81,21 @@ def load(folder: Path) -> ir.Model:
 
 def save(model: ir.Model, tensors: TensorFile) -> None:
     """Write `model` into the folder of `tensors`, bringing over what still lives elsewhere."""
+    _adopt_all(model, tensors)
+    _inline_nested(model)
+    (tensors.folder / MODEL).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def size(model: ir.Model, tensors: Counted) -> int:
+    """Bytes of `model` as `save` and `finish` would write it in one file, give or take some for each tensor."""
+    _adopt_all(model, tensors)
+    return tensors.size + int(ir.to_proto(model).ByteSize())
+
+
+def _adopt_all(model: ir.Model, tensors: TensorFile) -> None:
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.name is not None:
             value.const_value = tensors.adopt(value.const_value, value.name)
-    _inline_nested(model)
-    (tensors.folder / MODEL).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def _inline_nested(model: ir.Model) -> None:

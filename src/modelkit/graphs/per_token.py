@@ -243,7 +243,8 @@ class _Rewriter:
             multiplied = is_multiplied(stored)
             exact |= multiplied and _named(name, self.precision.weights_8bit)
             write = table_int8 if exact else self.write_table
-            self.tables[stored] = write(self.outer, name, stored_array(stored), multiplied=multiplied)
+            rounding = self.calibration.rounding_of_table()
+            self.tables[stored] = write(self.outer, name, stored_array(stored), rounding, multiplied=multiplied)
         return self.tables[stored]
 
     def _sums(self, name: str, codes: ir.Value, zero_point: int, matrix: Matrix, step: float) -> ir.Value:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graphs.calibrated import Rounding
-from modelkit.graphs.integers import Floats, to_int8
+from modelkit.graphs.integers import Floats
 from modelkit.graphs.tape import Tape
 
 MIDDLE = 128
@@ -82,7 +82,7 @@ WriteMatrix = Callable[[Tape, str, Floats, Rounding], Matrix]
 class WriteTable(Protocol):
     """Stores a table."""
 
-    def __call__(self, tape: Tape, name: str, array: Floats, *, multiplied: bool) -> Table:
+    def __call__(self, tape: Tape, name: str, array: Floats, rounding: Rounding, *, multiplied: bool) -> Table:
         """float32[rows, width]; `multiplied` when a head is tied to it."""
 
 
@@ -154,8 +154,8 @@ def turned_matrix(tape: Tape, name: str, integers: ir.Value, scales: ir.Value) -
     return Matrix(turned, tape.node(f"{name}/turned/scales/float", "Cast", flat, to=ir.DataType.FLOAT))
 
 
-def table_int8(tape: Tape, name: str, array: Floats, *, multiplied: bool) -> TableInt8:
+def table_int8(tape: Tape, name: str, array: Floats, rounding: Rounding, *, multiplied: bool) -> TableInt8:
     """Store `array` with one scale per row."""
-    integers, scales = to_int8(array, paired=multiplied)
+    integers, scales = rounding.to_int8(array, paired=multiplied)
     stored = tape.weight(f"{name}/int8", integers)
     return TableInt8(name, stored, tape.weight(f"{name}/scales", scales.astype(np.float16)[:, None]))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.graphs import stored
-    from modelkit.graphs.calibrated import Rounding
+    from modelkit.graphs.calibrated import Calibration, Rounding
+    from modelkit.graphs.files import TensorFile
     from modelkit.graphs.float64 import Activations
     from modelkit.graphs.quantized import Lookup, Matrix
     from modelkit.graphs.tape import Tape
@@ -45,15 +46,30 @@ class Options(Calibrated):
 
 def quantize(source: Path, into: Path, options: Options, activations: Activations | None = None) -> None:
     """Write the model of `source` to `into`. Raises `StageError` for a matrix that the blocks do not divide."""
-    from modelkit.graphs import files, per_token  # noqa: PLC0415
+    from modelkit.graphs import files  # noqa: PLC0415
     from modelkit.graphs.calibrated import Calibration  # noqa: PLC0415
 
     model, tensors = files.load(source), files.TensorFile(into)
+    _rewrite(model, tensors, options, Calibration(options.smoothing, options.rounding, activations))
+    files.save(model, tensors)
+
+
+def forecast(source: Path, options: Options) -> int:
+    """Bytes of what `quantize` will make of the model of `source`, as one file. Raises `StageError` as that does."""
+    from modelkit.graphs import files  # noqa: PLC0415
+    from modelkit.graphs.blank import Blank  # noqa: PLC0415
+
+    model, tensors = files.load(source), files.Counted()
+    _rewrite(model, tensors, options, Blank(options.smoothing))
+    return files.size(model, tensors)
+
+
+def _rewrite(model: ir.Model, tensors: TensorFile, options: Options, calibration: Calibration) -> None:
+    from modelkit.graphs import per_token  # noqa: PLC0415
+
     precision = per_token.Precision(options.activations_16bit, options.weights_8bit)
     write_matrix, write_table = partial(_matrix, block=options.block), partial(_table, block=options.table_block)
-    calibration = Calibration(options.smoothing, options.rounding, activations)
     per_token.quantize(model, tensors, precision, write_matrix, write_table, calibration)
-    files.save(model, tensors)
 
 
 def promised(options: Options, matrix: stored.Matrix) -> int:
@@ -88,15 +104,13 @@ def _matrix(tape: Tape, name: str, array: Any, rounding: Rounding, *, block: int
     return Matrix(integers, scales)
 
 
-def _table(tape: Tape, name: str, array: Any, *, block: int, multiplied: bool) -> _Table:
+def _table(tape: Tape, name: str, array: Any, rounding: Rounding, *, block: int, multiplied: bool) -> _Table:
     """float32[rows, width] -> packed rows. The two halves of the width share bytes."""
     import numpy as np  # noqa: PLC0415
 
-    from modelkit.graphs.integers import to_int4  # noqa: PLC0415
-
     width = array.shape[1]
     _divides(name, width, block, "table_block")
-    packed = to_int4(array, block, paired=multiplied)
+    packed = rounding.to_int4(array, block, paired=multiplied)
     codes = tape.weight(f"{name}/codes", _halves(packed.codes, axis=1))
     pairs = tape.weight(f"{name}/blocks", packed.zeros | packed.steps << 4)
     scales = tape.weight(f"{name}/scales", packed.scales.astype(np.float16)[:, None])

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 from modelkit.calibration import Calibrated
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.graphs.calibrated import Calibration
+    from modelkit.graphs.files import TensorFile
     from modelkit.graphs.float64 import Activations
     from modelkit.graphs.stored import Matrix
 
@@ -29,14 +33,29 @@ class Options(Calibrated):
 
 def quantize(source: Path, into: Path, options: Options, activations: Activations | None = None) -> None:
     """Write the model of `source` to `into` in integer arithmetic (see `graphs/per_token.py`)."""
-    from modelkit.graphs import files, per_token, quantized  # noqa: PLC0415
+    from modelkit.graphs import files  # noqa: PLC0415
     from modelkit.graphs.calibrated import Calibration  # noqa: PLC0415
 
     model, tensors = files.load(source), files.TensorFile(into)
-    precision = per_token.Precision(options.activations_16bit)
-    calibration = Calibration(options.smoothing, options.rounding, activations)
-    per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8, calibration)
+    _rewrite(model, tensors, options, Calibration(options.smoothing, options.rounding, activations))
     files.save(model, tensors)
+
+
+def forecast(source: Path, options: Options) -> int:
+    """Bytes of what `quantize` will make of the model of `source`, as one file. Raises `StageError` as that does."""
+    from modelkit.graphs import files  # noqa: PLC0415
+    from modelkit.graphs.blank import Blank  # noqa: PLC0415
+
+    model, tensors = files.load(source), files.Counted()
+    _rewrite(model, tensors, options, Blank(options.smoothing))
+    return files.size(model, tensors)
+
+
+def _rewrite(model: ir.Model, tensors: TensorFile, options: Options, calibration: Calibration) -> None:
+    from modelkit.graphs import per_token, quantized  # noqa: PLC0415
+
+    precision = per_token.Precision(options.activations_16bit)
+    per_token.quantize(model, tensors, precision, quantized.matrix_int8, quantized.table_int8, calibration)
 
 
 def promised(options: Options, matrix: Matrix) -> int:

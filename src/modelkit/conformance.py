@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from modelkit import (
@@ -35,7 +36,7 @@ from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.download import NAME as DOWNLOADED
 from modelkit.stages.job import code, tool
-from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
+from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow", "hypothesis", "jinja2")
 """What a verdict's figures may depend on, beside the artifact."""
@@ -113,6 +114,12 @@ class Examination:
         except (CheckError, InputError) as error:
             message = f"{self.build.job.name}: {check} could not run: {error.message}"
             raise CheckError(message, where=error.where, hint=error.hint) from error
+        except Exception as error:
+            # What a project wrote is a project's to correct; a mistake of modelkit's own is shown in full.
+            if (place := _place_in(self._module(check), error)) is None:
+                raise
+            message = f"{self.build.job.name}: {check} broke off: {type(error).__name__}: {error}"
+            raise CheckError(message, where=place, hint="correct the check") from error
         if found.outcome not in GIVEN:
             raise CheckError(
                 f"{self.build.job.name}: {check} gave the outcome {found.outcome!r}",
@@ -232,6 +239,14 @@ def _fields(verdict: Verdict) -> dict[str, Any]:
 
 def _verdict(fields: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**fields, "worst": tuple(fields["worst"])})
+
+
+def _place_in(module: Any, error: Exception) -> Place | None:
+    """The last line of a check that stood in the way of `error`; None in one of modelkit's own."""
+    if module.__name__.startswith("modelkit.checks."):
+        return None
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == module.__file__]
+    return Place(Path(module.__file__), lines[-1] or 1) if lines else None
 
 
 def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:

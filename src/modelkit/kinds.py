@@ -20,6 +20,8 @@ from types import ModuleType
 from modelkit.errors import ManifestError
 
 PROJECT_SHELVES = {"checks": Path("conformance") / "checks"}
+NEEDED = {"checks": ("VERSION", "Options", "check")}
+"""Shelf -> what a module on it must define, where projects write some of their own."""
 
 
 def names(shelf: str, project: Path | None = None) -> tuple[str, ...]:
@@ -43,9 +45,9 @@ def load(shelf: str, kind: str, project: Path | None = None) -> ModuleType:
     if kind in built_in:
         return importlib.import_module(f"modelkit.{shelf}.{kind.replace('-', '_')}")
     if kind in installed:
-        return _import_installed(installed[kind])
+        return _complete(shelf, _import_installed(installed[kind]), f"{installed[kind]}, which is installed,")
     if kind in files:
-        return _import_file(files[kind])
+        return _complete(shelf, _import_file(files[kind]), files[kind])
     raise ManifestError(f"unknown {shelf.rstrip('s')} '{kind}'{did_you_mean(kind, names(shelf, project))}")
 
 
@@ -88,9 +90,22 @@ def _project_files(shelf: str, project: Path | None) -> dict[str, Path]:
 def _import_installed(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except (SyntaxError, ImportError) as error:
-        message = f"{module}, which is installed, cannot be imported ({error})"
+    except Exception as error:  # whatever a stranger's module does
+        message = f"{module}, which is installed, cannot be imported ({_told(error)})"
         raise ManifestError(message, hint="correct it, or uninstall it") from error
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, (SyntaxError, ImportError)) else f"{type(error).__name__}: {error}"
+
+
+def _complete(shelf: str, module: ModuleType, where: Path | str) -> ModuleType:
+    if missing := [name for name in NEEDED.get(shelf, ()) if not hasattr(module, name)]:
+        file = where if isinstance(where, Path) else None
+        message = f"{'' if file else f'{where} '}has no {', '.join(missing)}"
+        hint = f"every module of the shelf {shelf} defines {', '.join(NEEDED[shelf])}"
+        raise ManifestError(message, where=file, hint=hint)
+    return module
 
 
 def _kind(path: Path) -> str:
@@ -109,7 +124,8 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
+    except Exception as error:  # whatever a project's file does
         del sys.modules[name]
-        raise ManifestError(f"cannot be imported ({error})", where=path, hint="correct it, or move it away") from error
+        message = f"cannot be imported ({_told(error)})"
+        raise ManifestError(message, where=path, hint="correct it, or move it away") from error
     return module

@@ -194,7 +194,10 @@ def test_a_check_that_crashes_is_on_the_record_as_errored(project: Path, run) ->
     )
     result = run("tiny.yaml::int8")
     result.assert_outcomes(passed=CHECKS, failed=1)
-    result.stdout.fnmatch_lines(["*tiny*int8*could not run*"])
+    result.stdout.fnmatch_lines(
+        ["*own.py:5:1: tiny/int8: own broke off: KeyError: 'x'; correct the check", "*tiny*int8*could not run*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
 
 
 @pytest.mark.parametrize("outcome", ["errored", "excused", "fail"])

@@ -11,7 +11,7 @@ from modelkit import kinds
 from modelkit.errors import ManifestError
 
 Install = Callable[..., None]
-MODULE = "VERSION = 1\n"
+MODULE = "VERSION = 1\nclass Options: pass\ndef check(subject, limits): pass\n"
 
 
 @pytest.fixture
@@ -50,13 +50,34 @@ def test_a_misspelt_kind_of_another_distribution_is_answered_with_the_nearest(in
         kinds.load("checks", "shrt-name")
 
 
-@pytest.mark.parametrize("code", ["import nowhere_to_be_found\n", "def\n"])
+@pytest.mark.parametrize("code", ["import nowhere_to_be_found\n", "def\n", "1 / 0\n"])
 def test_a_module_that_cannot_be_imported_is_told_in_one_sentence(install: Install, code: str) -> None:
     name = f"their_kind_d{len(code)}"
     install(name, "short-name", code)
     with pytest.raises(ManifestError, match=f"{name}, which is installed, cannot be imported") as told:
         kinds.load("checks", "short-name")
     assert "\n" not in told.value.message
+
+
+def test_an_installed_check_that_lacks_something_is_told_what(install: Install) -> None:
+    install("their_kind_h", "short-name", "VERSION = 1\n")
+    with pytest.raises(ManifestError, match="their_kind_h, which is installed, has no Options, check; every module of"):
+        kinds.load("checks", "short-name")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 / 0\n", r"own\.py: cannot be imported \(ZeroDivisionError: division by zero\); correct it"),
+        ("VERSION = 1\n", r"own\.py: has no Options, check; every module of the shelf checks defines VERSION, "),
+    ],
+)
+def test_a_project_s_file_that_is_no_check_is_told_in_one_sentence(tmp_path: Path, code: str, told: str) -> None:
+    folder = tmp_path / "conformance" / "checks"
+    folder.mkdir(parents=True)
+    (folder / "own.py").write_text(code)
+    with pytest.raises(ManifestError, match=told):
+        kinds.load("checks", "own", tmp_path)
 
 
 def test_modelkit_s_own_kinds_cannot_be_replaced(install: Install) -> None:

@@ -324,3 +324,24 @@ def test_figures_are_rounded_and_only_numbers_are_kept() -> None:
 def test_figures_are_json(project: Path) -> None:
     measured = resolved(project).measured
     assert json.loads(json.dumps(measured)) == measured
+
+
+def test_a_project_s_check_that_breaks_off_is_told_with_its_line_and_stops_no_other(project: Path) -> None:
+    own = project.parent / "conformance" / "checks" / "counted.py"
+    own.write_text(own.read_text().replace("count = len(", "count = 1 / len(()) + len("))
+    budget, counted = examined(project)
+    assert budget.outcome == "passed"
+    line = own.read_text().splitlines().index("    count = 1 / len(()) + len(subject.artifact.files)") + 1
+    assert counted.outcome == "errored"
+    assert counted.sentence == (
+        f"{own}:{line}:1: tiny/int8: counted broke off: ZeroDivisionError: division by zero; correct the check"
+    )
+
+
+def test_a_mistake_of_modelkit_s_own_check_is_no_verdict(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(subject: Subject, limits: Any) -> Verdict:
+        raise KeyError("x")
+
+    monkeypatch.setattr(kinds.load("checks", "budget"), "check", check)
+    with pytest.raises(KeyError):
+        examined(project)

@@ -20,10 +20,17 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """Tests that run pytest and the commands many times over."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "slow", "-n", "2", *session.posargs)
+
+
+@nox.session
 def readme(session: nox.Session) -> None:
     """Every code block of README.md and docs/adding.md."""
     session.install("-e", ".[test]")
-    session.run("pytest", "tests/e2e/test_readme.py", "tests/e2e/test_adding.py", *session.posargs)
+    session.run("pytest", "-m", "", "tests/e2e/test_readme.py", "tests/e2e/test_adding.py", *session.posargs)
 
 
 @nox.session

@@ -8,16 +8,14 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """Part of the options of a scheme.
-
-    `smoothing`: how much of an activation's range moves into the weights that it is multiplied with, from 0 to 1: alpha
-    of SmoothQuant (arXiv:2211.10438). It costs a multiplication of the activation; what follows Gelu or Relu stays.
-    `rounding`: each weight to the `nearest` integer, or `gptq`, so that errors cancel out on the calibration texts
-    (arXiv:2210.17323), which costs nothing but time to build.
-    """
+    """Part of the options of a scheme."""
 
     smoothing: float = 0.0
+    """How much of an activation's range moves into the weights that it is multiplied with, from 0 to 1: alpha of
+    SmoothQuant (arXiv:2211.10438). It costs a multiplication of the activation; what follows Gelu or Relu stays."""
     rounding: Literal["nearest", "gptq"] = "nearest"
+    """Each weight to the nearest integer, or so that errors cancel out on the calibration texts (GPTQ,
+    arXiv:2210.17323), which costs nothing but time to build."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing <= 1:

@@ -17,6 +17,8 @@ from modelkit import model
 from stand_ins.new import new
 from stand_ins.xlm_roberta import xlm_roberta
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = """\
 name: {name}
 task: feature-extraction

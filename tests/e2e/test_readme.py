@@ -14,6 +14,8 @@ import yaml
 
 from modelkit import conformance, manifest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "README.md").read_text("utf-8")
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")

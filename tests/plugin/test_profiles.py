@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHECK = """\
 from dataclasses import dataclass
 from modelkit.vocabulary import Verdict

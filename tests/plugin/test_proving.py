@@ -11,6 +11,8 @@ import pytest
 
 from plugin.conftest import command
 
+pytestmark = pytest.mark.slow
+
 USAGE, NOT_CONFORMING = 2, 1
 SHELF = """\
 from modelkit import kinds

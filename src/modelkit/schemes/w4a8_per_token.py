@@ -36,6 +36,7 @@ class Options(Calibrated):
     """`block` and `table_block`: neighbours that share a zero point and a step; 16 costs 1/4 bit more than 32.
 
     `activations_16bit`, `weights_8bit`: patterns of weights (`*.value.weight`) that get more precision than the rest.
+    `smoothing` (alpha of SmoothQuant, 0 to 1) and `rounding` learn from the task's calibration texts.
     """
 
     block: Literal[16, 32, 64, 128] = 16

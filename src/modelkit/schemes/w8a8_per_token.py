@@ -26,6 +26,7 @@ class Options(Calibrated):
     """`activations_16bit`: patterns of weights (`*.value.weight`) whose input keeps about 16 bits.
 
     It costs one more integer product for each, and lifts MiniLM's mean cosine from .9967 to .9984 (docs/decisions/002).
+    `smoothing` (alpha of SmoothQuant, 0 to 1) and `rounding` learn from the task's calibration texts.
     """
 
     activations_16bit: tuple[str, ...] = ()

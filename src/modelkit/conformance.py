@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from traceback import extract_tb
 from typing import Any
 
 from modelkit import (
     byte_level,
+    check_modules,
     corpora,
     distances,
     feeds,
@@ -30,22 +30,19 @@ from modelkit import (
     tracing,
 )
 from modelkit import limits as judgement
+from modelkit.check_modules import PROFILES
 from modelkit.digests import key_of
-from modelkit.errors import CheckError, InputError, ManifestError, ModelkitError
+from modelkit.errors import ManifestError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.download import NAME as DOWNLOADED
 from modelkit.stages.job import code, tool
-from modelkit.vocabulary import Artifact, Manifest, Place, Stage, Subject, Variant, Verdict
+from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow", "hypothesis", "jinja2")
 """What a verdict's figures may depend on, beside the artifact."""
 SHARED = (judgement, searching, corpora, distances, texts, feeds, tracing, graphs, byte_level)
 """What checks share: an edit of it may change a verdict."""
-PROFILES = ("quick", "full", "release")
-"""How much is looked at: each profile runs the checks of those before it, too, and tries more examples."""
-GIVEN = ("passed", "failed", "skipped")
-"""What a check may find. The other outcomes are not its to give: any other text would pass for a pass."""
 PROOF = "prove"
 """The verdict on the checks themselves, which stands beside theirs (`modelkit.proving`)."""
 
@@ -57,15 +54,27 @@ def plan(manifest: Manifest, profile: str = PROFILES[0]) -> tuple[str, ...]:
     profile that runs it.
     """
     project, gives = kinds.project_of(manifest.path), given(manifest)
-    there = {kind: kinds.load("checks", kind, project) for kind in kinds.names("checks", project)}
+    there = {kind: check_modules.load(kind, project) for kind in kinds.names("checks", project)}
     if PROOF in there:
         raise ManifestError(f"no check may be called {PROOF}", hint="so is called the proof that the checks bite")
-    wanted = PROFILES[: PROFILES.index(profile) + 1]
-    return tuple(
-        kind
-        for kind, check in there.items()
-        if gives >= {*getattr(check, "NEEDS", ())} and getattr(check, "PROFILE", PROFILES[0]) in wanted
-    )
+    profiles = {kind: check_modules.profiles(one) for kind, one in there.items() if gives >= check_modules.needs(one)}
+    _insist_on_use(manifest, profiles, profile)
+    return tuple(kind for kind, those in profiles.items() if profile in those)
+
+
+def _insist_on_use(manifest: Manifest, profiles: Mapping[str, Sequence[str]], profile: str) -> None:
+    """Nothing may be said of a check that never looks at this model, and no excuse may outlive its day unseen."""
+    limits = {(f"variants.{one.name}.limits.{kind}", kind) for one in manifest.variants.values() for kind in one.limits}
+    known = {(f"known_failures.{index}", one.check) for index, one in enumerate(manifest.known_failures)}
+    for key, kind in sorted(limits | known):
+        if kind not in profiles:
+            message = f"{kind} never looks at a model for {manifest.task.kind}"
+            raise ManifestError(message, where=manifest.place(key), hint="take this out")
+    for one in manifest.known_failures:
+        if one.until < _today() and profile not in profiles[one.check]:
+            message = f"the excuse ended on {one.until}"
+            hint = f"look with the profile {profiles[one.check][0]}, then take it out or give a later day"
+            raise ManifestError(message, where=one.place, hint=hint)
 
 
 def given(manifest: Manifest) -> set[str]:
@@ -108,26 +117,7 @@ class Examination:
         return verdict
 
     def _found(self, check: str) -> Verdict:
-        try:
-            found = self._module(check).check(self._subject(check), self._limits(check))
-        # A text of the corpus that the model cannot answer is the corpus's fault, and no caller's.
-        except (CheckError, InputError) as error:
-            message = f"{self.build.job.name}: {check} could not run: {error.message}"
-            raise CheckError(message, where=error.where, hint=error.hint) from error
-        except Exception as error:
-            # What a project wrote is a project's to correct; a mistake of modelkit's own is shown in full.
-            if (place := _place_in(self._module(check), error)) is None:
-                raise
-            message = f"{self.build.job.name}: {check} broke off: {type(error).__name__}: {error}"
-            raise CheckError(message, where=place, hint="correct the check") from error
-        if found.outcome not in GIVEN:
-            raise CheckError(
-                f"{self.build.job.name}: {check} gave the outcome {found.outcome!r}",
-                hint=f"a check gives {', '.join(GIVEN)}, and raises CheckError when it cannot run",
-            )
-        # A project's check may not pass its verdict off as another's.
-        verdict: Verdict = replace(found, check=check)
-        return verdict
+        return check_modules.verdict(check, self._module(check), self._subject(check), self._limits(check))
 
     def key(self, check: str) -> str:
         """Of everything that a verdict of `check` depends on: two verdicts with one key are one verdict."""
@@ -167,15 +157,15 @@ class Examination:
         return standing
 
     def _module(self, check: str) -> Any:
-        return kinds.load("checks", check, kinds.project_of(self.build.job.manifest.path))
+        return check_modules.load(check, kinds.project_of(self.build.job.manifest.path))
 
     def _limits(self, check: str) -> Any:
         return self.build.job.variant.limits.get(check) or self._module(check).Options()
 
     def _examples(self, check: str) -> int:
         """How many examples `check` tries: 0 for one that does not search."""
-        of_profiles: dict[str, int] = getattr(self._module(check), "EXAMPLES", {})
-        return self.examples or of_profiles[self.profile] if of_profiles else 0
+        standard = check_modules.examples(self._module(check), self.profile)
+        return (self.examples or standard) if standard else 0
 
     def _subject(self, check: str) -> Subject:
         job = self.build.job
@@ -241,20 +231,12 @@ def _verdict(fields: Mapping[str, Any]) -> Verdict:
     return Verdict(**{**fields, "worst": tuple(fields["worst"])})
 
 
-def _place_in(module: Any, error: Exception) -> Place | None:
-    """The last line of a check that stood in the way of `error`; None in one of modelkit's own."""
-    if module.__name__.startswith("modelkit.checks."):
-        return None
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == module.__file__]
-    return Place(Path(module.__file__), lines[-1] or 1) if lines else None
-
-
 def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
     """Apply the manifest's known failures, strictly: an excuse that is not needed, or is over, fails."""
     for known in manifest.known_failures:
         if (known.variant, known.check) != (variant.name, verdict.check):
             continue
-        if known.until < datetime.now(UTC).date():
+        if known.until < _today():
             return replace(verdict, outcome="failed", sentence=f"{known.place}: the excuse ended on {known.until}; "
                                                                f"{verdict.sentence}")  # fmt: skip
         if verdict.outcome == "passed":
@@ -264,6 +246,10 @@ def _excused(manifest: Manifest, variant: Variant, verdict: Verdict) -> Verdict:
             return replace(verdict, outcome="excused", sentence=f"known failure until {known.until}, {known.because}: "
                                                                 f"{verdict.sentence}")  # fmt: skip
     return verdict
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def examine(examination: Examination) -> list[Verdict]:

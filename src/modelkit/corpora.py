@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
@@ -30,7 +31,7 @@ def _found(manifest: Manifest, name: str) -> Path | None:
     # The second is where a wheel carries it, the third where a checkout has it.
     shipped = [package / name, package.parents[1] / "conformance" / name]
     places = [*([project / "conformance" / name] if project else []), *shipped]
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in places if path.exists()), None)
 
 
 def rows(manifest: Manifest) -> tuple[tuple[dict[str, str], ...], str]:
@@ -74,16 +75,23 @@ def shorter(corpus: Sequence[Mapping[str, str]], count: int) -> list[Mapping[str
 
 @cache
 def _read(path: Path) -> tuple[tuple[dict[str, str], ...], str]:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckError(f"cannot be read ({error.strerror})", where=path, hint="make it a file of texts") from error
     found = tuple(_row(line, Place(path, number)) for number, line in enumerate(content.split(b"\n"), 1) if line)
     if len(found) < FEWEST:
         raise CheckError(f"has {len(found)} texts", where=path, hint=f"write at least {FEWEST}")
+    if twice := [name for name, count in Counter(row["id"] for row in found).items() if count > 1]:
+        raise CheckError(f"has the id {twice[0]!r} more than once", where=path, hint="give every text its own")
     return found, sha256(content).hexdigest()
 
 
 def _row(line: bytes, place: Place) -> dict[str, str]:
     try:
         row = json.loads(line)
+        # Half of a surrogate pair is no character, and a number has no length.
+        str.encode(row["text"])
         return {key: str(row[key]) for key in ("id", "text", "group")}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckError(

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from modelkit import durable
-from modelkit.digests import digest_folder
+from modelkit.digests import digest_folder, digest_of
 from modelkit.errors import ArtifactError, ManifestError, StageError
 from modelkit.stages.finalize import SUMS
 from modelkit.vocabulary import Artifact, FileDigest, Manifest, Variant
@@ -30,11 +30,17 @@ def deliver(artifact: Artifact, folder: Path, *, force: bool = False) -> bool:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with durable.locked(folder.with_name(f".{folder.name}.lock")):
+            ours, new = folder.with_name(f".{folder.name}.digest"), digest_of(artifact.files)
+            old = []
             if folder.exists() and not force:
-                found = _unchanged(folder)
+                found = _unchanged(folder, ours)
                 if found == dict(artifact.files):
                     return False
+                old = [digest_of(found)]
+            # Both, until one is there: whichever a killed run leaves is ours.
+            durable.put(ours, "\n".join([*old, new]).encode())
             _replace(artifact, folder)
+            durable.put(ours, new.encode())
             return True
     except OSError as error:
         raise StageError(
@@ -49,8 +55,9 @@ def _reason(error: OSError) -> str:
     return str(error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error)
 
 
-def _unchanged(folder: Path) -> dict[str, FileDigest]:
-    """The digests of what is there. Raises `ArtifactError` when that is not what the folder's own sums say."""
+def _unchanged(folder: Path, ours: Path) -> dict[str, FileDigest]:
+    """The digests of what is there. Raises `ArtifactError` when that is not what the folder's own sums say, or (where
+    `ours` says what modelkit put there last) something else."""
     try:
         found = digest_folder(folder)
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
@@ -62,6 +69,8 @@ def _unchanged(folder: Path) -> dict[str, FileDigest]:
     here = {name: entry.sha256 for name, entry in found.items() if name != SUMS}
     if different := sorted(name for name in {*sums, *here} if sums.get(name) != here.get(name)):
         raise _changed(folder, ", ".join(different))
+    if ours.is_file() and digest_of(found) not in ours.read_text(encoding="utf-8", errors="replace").split():
+        raise _changed(folder, f"{SUMS}, and what it says")
     return found
 
 

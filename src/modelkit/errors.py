@@ -8,6 +8,8 @@ from modelkit.vocabulary import Place
 
 CONFORMING, NOT_CONFORMING, USAGE, COULD_NOT_RUN = 0, 1, 2, 3
 """Exit codes of every command."""
+INTERRUPTED = 130
+"""That of a command that Ctrl-C ended, as shells have it (128 and the number of SIGINT): no verdict."""
 
 
 class ModelkitError(Exception):

@@ -59,6 +59,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", expected one of: {', '.join(known)}" if known else ""
 
 
+def told(error: BaseException) -> str:
+    """In one line, what somebody else's code raised."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SyntaxError | ImportError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
 def project_of(manifest: Path) -> Path | None:
     """The nearest folder above `manifest` that holds a `conformance/` folder."""
     return next((folder for folder in manifest.resolve().parents if (folder / "conformance").is_dir()), None)
@@ -83,20 +89,20 @@ def _third_party(shelf: str) -> dict[str, str]:
 def _project_files(shelf: str, project: Path | None) -> dict[str, Path]:
     if project is None or shelf not in PROJECT_SHELVES:
         return {}
-    folder = project / PROJECT_SHELVES[shelf]
-    return {_kind(path): path for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")}
+    found: dict[str, Path] = {}
+    for path in sorted((project / PROJECT_SHELVES[shelf]).glob("*.py")):
+        if not path.name.startswith("_") and (other := found.setdefault(_kind(path), path)) != path:
+            message = f"takes the name of {other.name} beside it: both are {_kind(path)}"
+            raise ManifestError(message, where=path, hint="give it another name")
+    return found
 
 
 def _import_installed(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever a stranger's module does
-        message = f"{module}, which is installed, cannot be imported ({_told(error)})"
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does
+        message = f"{module}, which is installed, cannot be imported ({told(error)})"
         raise ManifestError(message, hint="correct it, or uninstall it") from error
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, (SyntaxError, ImportError)) else f"{type(error).__name__}: {error}"
 
 
 def _complete(shelf: str, module: ModuleType, where: Path | str) -> ModuleType:
@@ -124,8 +130,8 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a project's file does
+    except (Exception, SystemExit) as error:  # whatever a project's file does
         del sys.modules[name]
-        message = f"cannot be imported ({_told(error)})"
+        message = f"cannot be imported ({told(error)})"
         raise ManifestError(message, where=path, hint="correct it, or move it away") from error
     return module

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modelkit import kinds, yaml_marks
+from modelkit import check_modules, kinds, yaml_marks
 from modelkit.errors import ManifestError
 from modelkit.manifest_keys import (
     ExcuseKeys,
@@ -116,9 +116,10 @@ class _Reading:
 
     def _module(self, shelf: str, kind: str, node: Node, trail: Trail) -> ModuleType | None:
         try:
-            return kinds.load(shelf, kind, self.project if shelf in kinds.PROJECT_SHELVES else None)
+            return check_modules.load(kind, self.project) if shelf == "checks" else kinds.load(shelf, kind)
         except ManifestError as error:
-            self.mistakes.add(node, trail, error.message)
+            # A project's file that is wrong says so itself: the manifest only named it.
+            self.mistakes.add(node, trail, str(error) if error.where else error.message)
             return None
 
     def _choice(self, shelf: str, node: Node | None, trail: Trail) -> Choice | None:
@@ -251,7 +252,12 @@ class _Reading:
 
     def _known_failures(self, node: Node | None, variants: Collection[str]) -> None:
         listed = node.value if node and isinstance(node.value, list) else []
+        said = set()
         for index, item in enumerate(listed):
+            both = tuple(str(one.value) if (one := item.items().get(key)) else "" for key in ("variant", "check"))
+            if both in said:
+                self.mistakes.add(item, ("known_failures", index), f"{' '.join(both)} is excused above already")
+            said.add(both)
             for key, what, known in (("variant", "variant", variants), ("check", "check", self.checks)):
                 name = item.items().get(key)
                 if name and isinstance(name.value, str) and name.value not in known:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from modelkit import kinds, runtime, spoiling
-from modelkit.conformance import PROFILES, PROOF, Examination, given, plan
+from modelkit import check_modules, kinds, runtime, spoiling
+from modelkit.check_modules import PROFILES
+from modelkit.conformance import PROOF, Examination, given, plan
 from modelkit.digests import key_of
 from modelkit.errors import CheckError, ModelkitError
 from modelkit.limits import at_least, judge
@@ -55,6 +56,10 @@ class Proof:
     tried: tuple[Tried, ...]
     checks: tuple[str, ...]
     """Those that pass on the undamaged artifact, in the order they were asked."""
+    unasked: Mapping[str, str]
+    """Those that could judge nothing even there, and why: one without a recording, without a budget."""
+    placeless: tuple[str, ...] = ()
+    """The faults that have no place in the artifact."""
 
     @property
     def survivors(self) -> tuple[Tried, ...]:
@@ -133,19 +138,23 @@ def prove(
     # Made by the store they are in: the empty one, for verdicts on what is damaged, would download it all again.
     made = {stage.NAME: examination.build.artifact(stage.NAME) for stage in STAGES}
     clean = replace(examination, build=replace(examination.build, store=Store(workspace / "verdicts"), made=made))
-    checks, tried = _passed(clean, progress), []
-    faults = only or _fitting(clean.build.job.manifest)
+    checks, unasked = _passed(clean, progress)
+    tried, placeless = [], []
+    faults = tuple(dict.fromkeys(only)) or _fitting(clean.build.job.manifest)
     for number, fault in enumerate(faults):
         progress("faults", number, len(faults))
         place = workspace / "spoiled"
         place.mkdir()
         one = _tried(clean, fault, checks, place, Random(f"{seed}/{fault}"), every)
-        tried += [one] if one else []
+        if one:
+            tried.append(one)
+        else:
+            placeless.append(fault)
         shutil.rmtree(place)
         runtime.give_back_memory()
     if not tried:
         raise CheckError(f"{clean.build.job.name}: no fault has a place in it", hint="name others")
-    return Proof(tuple(tried), checks)
+    return Proof(tuple(tried), checks, unasked, tuple(placeless))
 
 
 def _fitting(manifest: Manifest) -> tuple[str, ...]:
@@ -156,28 +165,30 @@ def _fitting(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def _passed(clean: Examination, progress: Progress) -> tuple[str, ...]:
-    """The checks that pass undamaged, the quickest first, less those that build again."""
+def _passed(clean: Examination, progress: Progress) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The checks that pass undamaged, the quickest first, less those that build again; and why others were skipped."""
     project = kinds.project_of(clean.build.job.manifest.path)
     # Built again from the undamaged source, anything differs from a damaged copy: that shows nothing.
     planned = [
         check
         for check in plan(clean.build.job.manifest, clean.profile)
-        if not getattr(kinds.load("checks", check, project), "REBUILDS", False)
+        if not getattr(check_modules.load(check, project), "REBUILDS", False)
     ]
-    seconds = {}
+    seconds, skipped = {}, {}
     for number, check in enumerate(planned):
         progress("the undamaged artifact", number, len(planned))
         start = time.perf_counter()
         verdict = clean.run(check)
         if verdict.outcome == "failed":
             raise CheckError(
-                f"{clean.build.job.name} does not conform undamaged: {verdict.sentence}",
+                f"{clean.build.job.name} does not conform undamaged: {check}: {verdict.sentence}",
                 hint="what fails already cannot notice a fault; let it pass first",
             )
         if verdict.outcome == "passed":
             seconds[check] = time.perf_counter() - start
-    return tuple(sorted(seconds, key=lambda check: seconds[check]))
+        else:
+            skipped[check] = verdict.sentence
+    return tuple(sorted(seconds, key=lambda check: seconds[check])), skipped
 
 
 def _tried(

@@ -53,10 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _count(text: str) -> int:
-    count = int(text)  # argparse tells of anything that is no number
-    if count < 1:
-        raise argparse.ArgumentTypeError("a search tries at least one example")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
+    return int(text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -303,11 +302,11 @@ class CheckItem(pytest.Item):
     def _told(self, verdict: Verdict) -> str:
         from modelkit.reports import records  # noqa: PLC0415
 
-        worst = [f"  {json.dumps(case, ensure_ascii=False)}" for case in verdict.worst]
-        option = self.config.getoption
-        again = records.again(self.nodeid, option("modelkit_profile"), option("modelkit_examples"))
-        first = f"{_shown(self.path)}: {self.parent.manifest.name}/{self.parent.variant.name}: {verdict.sentence}"
-        return "\n".join([first, *worst, f"  again: {again}"])
+        manifest, variant, option = self.parent.manifest, self.parent.variant, self.config.getoption
+        choices = option("modelkit_profile"), option("modelkit_examples")
+        again = records.again(manifest, variant, self.name, *choices, draft=self.parent.draft)
+        first = f"{_shown(self.path)}: {manifest.name}/{variant.name}: {verdict.sentence}"
+        return "\n".join([first, *records.details(verdict.worst, again)])
 
     def _report(self, verdict: Verdict) -> None:
         from modelkit.reports.records import record  # noqa: PLC0415

@@ -16,7 +16,7 @@ from typing import get_type_hints
 import pytest
 from pydantic import TypeAdapter
 
-from modelkit import conformance, kinds
+from modelkit import check_modules, kinds
 from modelkit.calibration import Calibrated
 from modelkit.errors import ManifestError
 from modelkit.manifest_keys import RUNTIMES
@@ -239,7 +239,7 @@ def test_a_check_needs_what_some_task_gives(shelf: str, kind: str) -> None:
     check = kinds.load(shelf, kind)
     needs = set(getattr(check, "NEEDS", ()))
     assert any(needs <= set(kinds.load("tasks", task).GIVES) for task in kinds.names("tasks"))
-    assert getattr(check, "PROFILE", "quick") in conformance.PROFILES
+    assert getattr(check, "PROFILE", "quick") in check_modules.PROFILES
 
 
 @having("checks")
@@ -247,8 +247,8 @@ def test_a_check_that_searches_says_how_many_examples_each_profile_tries(shelf: 
     tries = getattr(kinds.load(shelf, kind), "EXAMPLES", None)
     if tries is None:
         return
-    first = conformance.PROFILES.index(getattr(kinds.load(shelf, kind), "PROFILE", "quick"))
-    assert tuple(tries) == conformance.PROFILES[first:]
+    first = check_modules.PROFILES.index(getattr(kinds.load(shelf, kind), "PROFILE", "quick"))
+    assert tuple(tries) == check_modules.PROFILES[first:]
     assert list(tries.values()) == sorted(tries.values())
 
 

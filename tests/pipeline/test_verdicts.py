@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import stand_ins
-from modelkit import conformance, kinds, lock, locking, manifest, pipeline
-from modelkit.errors import ArtifactError, CheckError, InputError
+from modelkit import conformance, corpora, kinds, lock, locking, manifest, pipeline
+from modelkit.errors import ArtifactError, CheckError, InputError, ManifestError
 from modelkit.store import Store
 from modelkit.vocabulary import Artifact, Fetching, Subject, Verdict
 
@@ -208,6 +208,77 @@ def test_a_text_of_the_corpus_that_the_model_refuses_is_an_error_of_the_check(
     monkeypatch.setattr(kinds.load("checks", "budget"), "check", refused)
     with pytest.raises(CheckError, match="budget could not run: prompt 3 of 20 is empty; give the model a text"):
         conformance.Examination(*build_of(project)).run("budget")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "x", "group": "g", "text": "\\ud800"}', "UnicodeEncodeError: .*surrogates not allowed"),
+        ('{"id": "x", "group": "g", "text": 5}', "TypeError"),
+        ('{"id": "x", "group": "g"}', "KeyError: 'text'"),
+        ("{", "JSONDecodeError"),
+    ],
+)
+def test_a_line_that_is_no_row_of_a_corpus_is_told_with_its_place(project: Path, line: str, told: str) -> None:
+    corpus = project.parent / "conformance" / "corpora" / "feature-extraction.jsonl"
+    corpus.write_text(f"{corpus.read_text()}{line}\n")
+    number = len(corpus.read_text().splitlines())
+    with pytest.raises(CheckError, match=rf"feature-extraction\.jsonl:{number}:1: is no row of a corpus \({told}"):
+        corpora.rows(manifest.load(project))
+
+
+def test_an_id_that_stands_twice_in_a_corpus_is_told(project: Path) -> None:
+    corpus = project.parent / "conformance" / "corpora" / "feature-extraction.jsonl"
+    first = corpus.read_text().splitlines()[0]
+    corpus.write_text(f"{corpus.read_text()}{first}\n")
+    with pytest.raises(CheckError, match=f"has the id '{json.loads(first)['id']}' more than once"):
+        corpora.rows(manifest.load(project))
+
+
+def test_a_folder_in_the_place_of_a_corpus_is_told(project: Path) -> None:
+    corpus = project.parent / "conformance" / "corpora" / "feature-extraction.jsonl"
+    corpus.unlink()
+    corpus.mkdir()
+    with pytest.raises(CheckError, match=r"feature-extraction\.jsonl: cannot be read \(Is a directory\)"):
+        corpora.rows(manifest.load(project))
+
+
+@pytest.fixture
+def plan(tmp_path: Path):
+    """Plans for a stand-in whose manifest is edited first."""
+    path = stand_ins.project(tmp_path / "planned")
+
+    def plan(edited: Callable[[str], str], profile: str = "quick") -> tuple[str, ...]:
+        path.write_text(edited(path.read_text()))
+        return conformance.plan(manifest.load(path), profile)
+
+    return plan
+
+
+def test_limits_of_a_check_that_never_looks_at_the_model_are_refused(plan) -> None:
+    with pytest.raises(
+        ManifestError, match=r"tiny\.yaml:\d+:\d+: logits never looks at a model for feature-extraction"
+    ):
+        plan(lambda text: text.replace(LIMITED, "    budget: 1 MB\n    limits: {logits: {}}\n  int4"))
+
+
+def test_an_excuse_for_a_check_that_never_looks_at_the_model_is_refused(plan) -> None:
+    excuse = EXCUSE.format(until="2099-01-01").replace("counted", "logits")
+    with pytest.raises(ManifestError, match=r"logits never looks at a model for feature-extraction; take this out"):
+        plan(lambda text: text + excuse)
+
+
+def test_an_excuse_that_is_over_is_told_by_a_profile_that_does_not_look_for_it(plan) -> None:
+    excuse = EXCUSE.format(until="2020-01-01").replace("counted", "reproducible")
+    with pytest.raises(ManifestError, match=r"the excuse ended on 2020-01-01; look with the profile full, then"):
+        plan(lambda text: text + excuse)
+    assert "reproducible" in plan(lambda text: text, "full")
+
+
+def test_two_excuses_for_one_failure_are_refused(plan) -> None:
+    excuse = EXCUSE.format(until="2099-01-01").replace("counted", "budget")
+    with pytest.raises(ManifestError, match=r"known_failures\.1: int8 budget is excused above already"):
+        plan(lambda text: text + excuse + excuse.split("\n", 1)[1])
 
 
 EXCUSE = 'known_failures:\n  - {{variant: int8, check: counted, because: "it counts badly", until: {until}}}\n'

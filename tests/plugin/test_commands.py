@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from modelkit.errors import COULD_NOT_RUN, INTERRUPTED, NOT_CONFORMING, USAGE
 from plugin.conftest import command
-
-USAGE, NOT_CONFORMING, COULD_NOT_RUN = 2, 1, 3
 
 
 @pytest.fixture
@@ -87,7 +91,18 @@ def test_check_passes_without_pytest_and_prints_the_table(modelkit) -> None:
 def test_check_exits_1_for_a_broken_promise(modelkit, project: Path) -> None:
     path = project / "tiny.yaml"
     path.write_text(path.read_text().replace("1 MB", "1 kB"))
-    assert modelkit("check", "tiny.yaml").returncode == NOT_CONFORMING
+    done = modelkit("check", "tiny.yaml")
+    assert done.returncode == NOT_CONFORMING
+    assert "\n  again: pytest --modelkit tiny.yaml::int8::budget\n" in done.stdout
+
+
+def test_check_shows_the_worst_cases_of_a_broken_promise(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    limits = "limits: {parity: {cosine_min: 1.0}}"
+    path.write_text(path.read_text().replace("budget: 1 MB", f"budget: 1 MB\n    {limits}", 1))
+    lines = modelkit("check", "tiny.yaml").stdout.splitlines()
+    told = next(number for number, line in enumerate(lines) if "int8: parity: failed" in line)
+    assert '"cosine"' in lines[told + 1]
 
 
 def test_a_broken_promise_counts_more_than_a_check_that_could_not_run(modelkit, project: Path) -> None:
@@ -104,6 +119,25 @@ def test_a_broken_promise_counts_more_than_a_check_that_could_not_run(modelkit, 
     assert done.returncode == NOT_CONFORMING
     assert "not conforming" in done.stdout
     assert "own: errored" in done.stdout
+
+
+def test_an_interrupted_command_gives_no_verdict(project: Path) -> None:
+    checks = project / "conformance" / "checks"
+    checks.mkdir()
+    (checks / "own.py").write_text(
+        "import time\nfrom dataclasses import dataclass\nfrom pathlib import Path\nVERSION = 1\n"
+        "@dataclass(frozen=True)\nclass Options: pass\n"
+        "def check(subject, limits):\n    Path('begun').touch()\n    time.sleep(600)\n"
+    )
+    begun = [sys.executable, "-m", "modelkit", "check", "tiny.yaml"]
+    environment = {**os.environ, "MODELKIT_STORE": str(project / "store")}
+    with subprocess.Popen(begun, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        while not (project / "begun").exists():
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        output, errors = run.communicate()
+    assert (run.returncode, errors.decode()) == (INTERRUPTED, "interrupted\n")
+    assert b"conforming" not in output
 
 
 def test_a_corpus_that_no_check_can_read_is_told_and_the_table_still_comes(modelkit, project: Path) -> None:

@@ -100,10 +100,10 @@ def test_a_verdict_on_other_examples_is_taken_anew_and_one_on_the_same_is_not(pr
 def test_the_command_that_takes_a_verdict_again_has_the_profile_and_the_examples(project, run, checks, ways):
     wishes = ("--modelkit-profile=full", "--modelkit-examples=1000")
     result = run(*ways, "-k", "searching", *wishes, "tiny.yaml")
-    command = "pytest --modelkit 'tiny.yaml::int8::searching' --modelkit-profile full --modelkit-examples 1000"
+    command = "pytest --modelkit tiny.yaml::int8::searching --modelkit-profile full --modelkit-examples 1000"
     result.stdout.fnmatch_lines([f"*again: {command}"])
     assert told(project)["searching"]["again"] == command
-    again = run(*command.replace("'", "").split()[2:])
+    again = run(*command.split()[2:])
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["*tried 1000*"])
 

@@ -83,7 +83,7 @@ def test_it_fails_with_the_survivors_in_one_line_and_the_command_that_finds_them
     shelf(*NOTICED, UNNOTICED)
     result = run(*ways, "--modelkit-prove", "-k", "prove and int8", "tiny.yaml")
     result.assert_outcomes(failed=1)
-    command = "pytest --modelkit 'tiny.yaml::int8::prove' --modelkit-prove"
+    command = "pytest --modelkit tiny.yaml::int8::prove --modelkit-prove"
     result.stdout.fnmatch_lines(
         [f"tiny.yaml: tiny/int8: 2 of 3 faults noticed; not: {UNNOTICED}", f"*again: {command}", "*-566.7% prove*"]
     )

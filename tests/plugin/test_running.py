@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -71,8 +72,21 @@ def test_a_broken_promise_fails_with_one_line_and_the_command_to_run_it_again(pr
     _set(project, "budget: 1 MB", "budget: 1 kB")
     result = run("tiny.yaml::int8")
     result.assert_outcomes(passed=CHECKS - 1, failed=1)
-    result.stdout.fnmatch_lines(["tiny.yaml: tiny/int8:*", "*again: pytest --modelkit 'tiny.yaml::int8::budget'"])
+    result.stdout.fnmatch_lines(["tiny.yaml: tiny/int8:*", "*again: pytest --modelkit tiny.yaml::int8::budget"])
     assert "Traceback" not in result.stdout.str()
+
+
+def test_the_command_to_run_it_again_does_so_for_a_draft_in_a_folder_with_an_apostrophe(project: Path, run) -> None:
+    _set(project, "budget: 1 MB", "budget: 1 kB")
+    folder = project / "ann's models"
+    folder.mkdir()
+    for name in ("weights", "tiny.yaml"):
+        (project / name).rename(folder / name)
+    first = run("-k", "budget and int8", "--modelkit-drafts", str(folder))
+    first.assert_outcomes(failed=1)
+    command = next(line for line in first.outlines if "again: " in line).split("again: ")[1]
+    assert shlex.split(command)[:3] == ["pytest", "--modelkit", "ann's models/tiny.yaml::int8::budget"]
+    run(*shlex.split(command)[2:]).assert_outcomes(failed=1)
 
 
 def test_last_failed_runs_the_broken_promise_alone(project: Path, pytester: pytest.Pytester) -> None:

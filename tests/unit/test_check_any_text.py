@@ -117,7 +117,7 @@ def test_rows_that_are_not_normalized_fail_where_the_manifest_says_they_are(subj
         behind(made, helper.make_node("Mul", ["before", "factor"], [OUTPUT]), factor=np.float32(1.01))
 
     spoiled = built(subject, stretch, tmp_path)
-    assert "a row has the length 1.01, not 1" in verdict_of(spoiled).sentence
+    assert "a row has the length 1.01, 0.01 from 1 (limit 0.001)" in verdict_of(spoiled).sentence
     text = replace(spoiled.manifest.task.options.text, normalize=False)
     task = replace(spoiled.manifest.task, options=replace(spoiled.manifest.task.options, text=text))
     assert verdict_of(replace(spoiled, manifest=replace(spoiled.manifest, task=task))).outcome == "passed"

@@ -47,12 +47,12 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def alone(folder: Path) -> bool:
-    """Whether nothing was left beside it but its lock."""
+    """Whether nothing was left beside it but its lock and its digest."""
     return beside(folder) == [folder.name]
 
 
 def beside(folder: Path) -> list[str]:
-    return [path.name for path in folder.parent.iterdir() if path.suffix != ".lock"]
+    return [path.name for path in folder.parent.iterdir() if path.suffix not in (".lock", ".digest")]
 
 
 # Where
@@ -142,12 +142,18 @@ def with_odd_sums(folder: Path) -> None:
     (folder / SUMS).write_bytes(b"\xff")
 
 
+def edited_with_its_sums(folder: Path) -> None:
+    edited(folder)
+    was, now = (sha256(data).hexdigest() for data in (FILES["model.onnx"], b"mine"))
+    (folder / SUMS).write_text((folder / SUMS).read_text().replace(was, now))
+
+
 def replaced_by_a_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("mine")
 
 
-CHANGES = [edited, added, removed, linked, without_sums, with_odd_sums, replaced_by_a_file]
+CHANGES = [edited, added, removed, linked, without_sums, with_odd_sums, edited_with_its_sums, replaced_by_a_file]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -176,6 +182,14 @@ def test_the_changed_files_are_named(made: Artifact, folder: Path) -> None:
     added(folder)
     with pytest.raises(ArtifactError, match=r"was changed after the build \(model\.onnx, notes\.txt\)"):
         delivery.deliver(made, folder)
+
+
+def test_a_folder_that_an_older_modelkit_delivered_is_replaced(made: Artifact, folder: Path, tmp_path: Path) -> None:
+    delivery.deliver(made, folder)
+    folder.with_name(".tiny.digest").unlink()
+    other = artifact(tmp_path / "other", model_onnx=b"2")
+    assert delivery.deliver(other, folder) is True
+    assert content(folder) == content(other.folder)
 
 
 # When the disk fails
@@ -215,6 +229,9 @@ def test_a_last_rename_that_fails_brings_the_old_folder_back(
         delivery.deliver(artifact(tmp_path / "other", model_onnx=b"2"), folder)
     assert content(folder) == content(made.folder)
     assert alone(folder)
+    monkeypatch.undo()
+    # What was brought back is still modelkit's own.
+    assert delivery.deliver(artifact(tmp_path / "third", model_onnx=b"3"), folder) is True
 
 
 def test_a_half_written_folder_is_never_seen(

@@ -137,7 +137,7 @@ def stand_in_names(shelf: str, project: Path | None = None) -> tuple[str, ...]:
 def stand_in_load(shelf: str, kind: str, project: Path | None = None) -> SimpleNamespace:
     if kind not in SHELVES[shelf]:
         raise ManifestError(f"unknown {shelf.rstrip('s')} '{kind}'{kinds.did_you_mean(kind, SHELVES[shelf])}")
-    return SimpleNamespace(Options=SHELVES[shelf][kind])
+    return SimpleNamespace(Options=SHELVES[shelf][kind], __name__=f"modelkit.{shelf}.{kind}")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -131,7 +131,9 @@ def test_a_missing_file_is_told(source: Path, into: Path) -> None:
 
 def test_a_file_that_is_no_onnx_is_told(source: Path, into: Path) -> None:
     (source / "model.onnx").write_bytes(b"<html>404</html>")
-    assert "is no readable ONNX file" in refusal(source, into)
+    assert refusal(source, into) == (
+        "model.onnx: is no readable ONNX file; the source offers it so: take another file or another revision"
+    )
 
 
 def test_missing_external_data_is_named(source: Path, into: Path) -> None:

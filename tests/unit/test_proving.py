@@ -127,13 +127,22 @@ def test_a_fault_that_no_check_notices_is_a_survivor_and_the_proof_fails(examina
 @pytest.mark.parametrize(("survivors", "outcome", "margin"), [(0, "passed", 1), (1, "passed", 0), (2, "failed", -1)])
 def test_one_fault_in_twenty_may_survive(survivors: int, outcome: str, margin: float) -> None:
     tried = tuple(Tried(f"{number}", "", {} if number < survivors else {"x": "no"}) for number in range(20))
-    verdict = Proof(tried, ("x",)).verdict()
+    verdict = Proof(tried, ("x",), {}).verdict()
     assert (verdict.outcome, verdict.margin) == (outcome, pytest.approx(margin, abs=1e-9))
 
 
 def test_a_fault_without_a_place_is_not_counted(examination, prove) -> None:
     proof = prove(examination, only=("rotary-base-misread", "prefix-dropped", "merges-cut", "sums-stale"))
     assert [one.fault for one in proof.tried] == ["sums-stale"]
+    assert proof.placeless == ("rotary-base-misread", "prefix-dropped", "merges-cut")
+
+
+def test_a_fault_named_twice_is_tried_once(examination, prove) -> None:
+    assert len(prove(examination, only=("sums-stale", "sums-stale")).tried) == 1
+
+
+def test_a_check_that_could_judge_nothing_is_told_with_its_reason(examination, prove) -> None:
+    assert "modelkit golden" in prove(examination, "golden", only=("sums-stale",)).unasked["golden"]
 
 
 def test_with_no_fault_that_has_a_place_there_is_no_proof(examination, prove) -> None:

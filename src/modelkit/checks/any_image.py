@@ -134,9 +134,10 @@ class _Vectors:
 
         lengths = np.linalg.norm(rows, axis=1)
         worst = float(lengths[abs(lengths - 1).argmax()])
-        self.measured["norm_error"] = max(self.measured["norm_error"], abs(worst - 1))
-        if abs(worst - 1) > self._limits.norm_error:
-            return f"a vector has the length {worst:.6g}, not 1"
+        off, limit = abs(worst - 1), self._limits.norm_error
+        self.measured["norm_error"] = max(self.measured["norm_error"], off)
+        if off > limit:
+            return f"a vector has the length {worst:.6g}, {off:.2g} from 1 (limit {limit:.2g})"
         error = float(abs(rows - rows[list(whose)]).max() / max(abs(rows).max(), 1e-30))
         self.measured["file_error"] = max(self.measured["file_error"], error)
         return f"a file's vector is not that of its pixels ({error:.2g})" if error > self._limits.file_error else None

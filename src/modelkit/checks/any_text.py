@@ -130,8 +130,9 @@ class _Rows:
             return None
         lengths = np.linalg.norm(rows, axis=1)
         worst = float(lengths[abs(lengths - 1).argmax()])
-        self.measured["norm_error"] = max(self.measured["norm_error"], abs(worst - 1))
-        return None if abs(worst - 1) <= self._limits.norm_error else f"a row has the length {worst:.6g}, not 1"
+        off, limit = abs(worst - 1), self._limits.norm_error
+        self.measured["norm_error"] = max(self.measured["norm_error"], off)
+        return f"a row has the length {worst:.6g}, {off:.2g} from 1 (limit {limit:.2g})" if off > limit else None
 
     def _twins(self, rows: Any) -> str | None:
         if len(rows) < 2:

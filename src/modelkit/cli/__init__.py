@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from modelkit.errors import COULD_NOT_RUN, ModelkitError
+from modelkit.errors import COULD_NOT_RUN, INTERRUPTED, ModelkitError
 
 
 class Commands(click.Group):
@@ -24,6 +25,14 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"modelkit.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Ctrl-C is no verdict, so it does not end as "not conforming" does."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Commands)

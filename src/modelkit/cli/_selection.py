@@ -72,14 +72,16 @@ OFFLINE = click.option("--offline", is_flag=True, help="Never use the network fo
 
 def manifests(paths: tuple[Path, ...]) -> list[Manifest]:
     """Every manifest below `paths` (default: manifests/). All mistakes of all files at once, as `ManifestError`."""
-    from modelkit import delivery, manifest  # noqa: PLC0415
+    from modelkit import conformance, delivery, manifest  # noqa: PLC0415
     from modelkit.errors import ManifestError  # noqa: PLC0415
 
     loaded: list[Manifest] = []
     mistakes: list[str] = []
     for path in manifest.find(paths or (Path("manifests"),)):
         try:
-            loaded.append(manifest.load(path))
+            one = manifest.load(path)
+            conformance.plan(one)  # of some mistakes only that knows
+            loaded.append(one)
         except ManifestError as error:
             mistakes.extend(error.mistakes)
     if mistakes:

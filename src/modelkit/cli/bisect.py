@@ -86,7 +86,9 @@ def _advice(manifest: Manifest, variant: Variant, findings: Sequence[Finding]) -
 
 def _offered(worst: Finding) -> dict[str, str]:
     eight = {"weights_8bit": f"would cost {_more(worst.to_8bit)}"} if worst.to_8bit is not None else {}
-    return {**eight, "activations_16bit": "would cost no bytes, but one more product"}
+    # What looks rows up multiplies no activation.
+    finer = {"activations_16bit": "would cost no bytes, but one more product"} if worst.kind != "Gather" else {}
+    return {**eight, **finer}
 
 
 def _is_open(offers: dict[str, Any], key: str, weight: str) -> bool:

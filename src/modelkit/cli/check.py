@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelkit import conformance, delivery, pipeline
+from modelkit.check_modules import PROFILES
 from modelkit.cli._selection import Selection, prepared, progress_bars, select, selects
 from modelkit.errors import ArtifactError, ModelkitError
-from modelkit.reports.records import record
+from modelkit.reports.records import details, record
 from modelkit.vocabulary import Manifest, Variant, Verdict
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Build again and replace changed folders.")
 @click.option(
     "--profile",
-    type=click.Choice(conformance.PROFILES),
-    default=conformance.PROFILES[0],
+    type=click.Choice(PROFILES),
+    default=PROFILES[0],
     show_default=True,
     help="How much is checked; each profile runs the checks of those before it, too.",
 )
@@ -48,6 +49,8 @@ def command(selection: Selection, *, force: bool, profile: str, examples: int | 
                 verdict = one["verdict"]
                 click.echo(f"{manifest.name}/{variant.name}: {verdict['check']}: {verdict['outcome']}: "
                            f"{verdict['sentence']}")  # fmt: skip
+                for line in details(verdict["worst"], one["again"]) if verdict["outcome"] == "failed" else ():
+                    click.echo(line)
     evidence.write(records, selection.out)
     click.echo(table.render(records, color=sys.stdout.isatty()), nl=False)
     outcomes = {one["verdict"]["outcome"] for one in records}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelkit import conformance
+from modelkit.check_modules import PROFILES
 from modelkit.cli._selection import OFFLINE, PATHS, built, named, printed, progress_bars
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides where faults strike.")
 @click.option(
     "--profile",
-    type=click.Choice(conformance.PROFILES),
-    default=conformance.PROFILES[0],
+    type=click.Choice(PROFILES),
+    default=PROFILES[0],
     show_default=True,
     help="Which checks are asked.",
 )
@@ -49,6 +50,11 @@ def command(
     click.echo(_table(name, proof), nl=False)
     if every and (idle := proof.idle):
         click.echo(f"No fault was noticed by {', '.join(idle)}.")
+    for fault in proof.placeless if faults else ():
+        click.echo(f"{fault} has no place in {name}.")
+    if proof.survivors:
+        for check, why in proof.unasked.items():
+            click.echo(f"{check} was not asked: {why}")
     verdict = proof.verdict()
     click.echo(f"{name}: {verdict.sentence}")
     sys.exit(CONFORMING if verdict.outcome == "passed" else NOT_CONFORMING)

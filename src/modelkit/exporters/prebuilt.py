@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelkit.errors import MissingFileError, StageError
 from modelkit.vocabulary import Manifest
+
+if TYPE_CHECKING:
+    import onnx
 
 VERSION = 1
 TOOLS = ("onnx", "onnx-ir", "protobuf")
@@ -32,12 +36,23 @@ def export(manifest: Manifest, source: Path, into: Path, options: Options) -> No
     files.save(ir.load(path), files.TensorFile(into))
 
 
+def _read(path: Path) -> onnx.ModelProto:
+    from modelkit.graphs import files  # noqa: PLC0415
+
+    try:
+        return files.read_graph(path)
+    except StageError as error:
+        # Where the store keeps its copy says nothing to whoever looks for the file.
+        hint = "the source offers it so: take another file or another revision"
+        raise StageError(error.message, where=path.name, hint=hint) from error
+
+
 def _refuse_missing_data(path: Path) -> None:
     """Every tensor stored beside the file has to be there in full, and inside the source."""
     from modelkit.graphs import files  # noqa: PLC0415
 
     base = path.parent.resolve()
-    for tensor in files.all_initializers(files.read_graph(path).graph):
+    for tensor in files.all_initializers(_read(path).graph):
         if not (stored := files.external_location(tensor)):
             continue
         data = (base / stored["location"]).resolve()

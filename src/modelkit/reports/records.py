@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelkit.conformance import PROFILES, PROOF
+from modelkit.check_modules import PROFILES
+from modelkit.conformance import PROOF
 from modelkit.vocabulary import Artifact, Manifest, Variant, Verdict
 
 Record = dict[str, Any]
@@ -40,16 +43,26 @@ def record(
         "keys": dict(keys or {}),
         "standing": {check: list(known) for check, known in (standing or {}).items()},
         "profile": profile,
-        "again": again(f"{manifest.path.as_posix()}::{variant.name}::{verdict.check}", profile, examples),
+        "again": again(manifest, variant, verdict.check, profile, examples, draft=draft),
         "verdict": {**asdict(verdict), "worst": list(verdict.worst)},
     }
 
 
-def again(node: str, profile: str, examples: int | None = None) -> str:
-    """The command that takes this one verdict again; `node` is pytest's id of it."""
-    options = "" if profile == PROFILES[0] else f" --modelkit-profile {profile}"
-    options += " --modelkit-prove" if node.endswith(f"::{PROOF}") else ""
-    return f"pytest --modelkit '{node}'{options}{f' --modelkit-examples {examples}' if examples else ''}"
+def again(
+    manifest: Manifest, variant: Variant, check: str, profile: str, examples: int | None = None, *, draft: bool
+) -> str:
+    """The command that takes this one verdict again, for a POSIX shell in the folder that the path is relative to."""
+    words = ["pytest", "--modelkit", f"{manifest.path.as_posix()}::{variant.name}::{check}"]
+    words += ["--modelkit-drafts"] if draft else []
+    words += [] if profile == PROFILES[0] else ["--modelkit-profile", profile]
+    words += ["--modelkit-prove"] if check == PROOF else []
+    words += ["--modelkit-examples", str(examples)] if examples else []
+    return shlex.join(words)
+
+
+def details(worst: Iterable[Mapping[str, Any]], command: str) -> list[str]:
+    """Below the sentence of a verdict that failed: its worst cases, and the command that takes it again."""
+    return [*(f"  {json.dumps(case, ensure_ascii=False)}" for case in worst), f"  again: {command}"]
 
 
 def _artifact(artifact: Artifact) -> Record:

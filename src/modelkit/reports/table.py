@@ -58,7 +58,9 @@ def _margin(group: Sequence[Record]) -> str:
     if not margins:
         return "-"
     margin, check = min(margins)
-    return f"{margin:+.1%} {check}"
+    # Neither "-0.0%" of one just missed nor ten digits of one missed by far would tell how far.
+    percent = f"{margin:+.1%}" if 0.0005 <= abs(margin) < 100 or margin == 0 else f"{100 * margin:+.1g}%"
+    return f"{percent} {check}"
 
 
 def _is_beyond_measure(verdict: Mapping[str, Any]) -> bool:

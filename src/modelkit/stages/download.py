@@ -110,8 +110,14 @@ def _compare(files: Mapping[str, FileDigest], expected: Mapping[str, FileDigest]
     if not wrong:
         return
     name, others = wrong[0], len(wrong) - 1
+    has, wants = files[name], expected[name]
+    if has.sha256 == wants.sha256:
+        raise SourceError(
+            f"{name} has {has.size} bytes, and the lock says {wants.size} with the same sha256",
+            hint="the lock was edited; make it anew with `modelkit lock`",
+        )
     message = (
-        f"{name} has sha256 {files[name].sha256[:SHORT]}…, expected {expected[name].sha256[:SHORT]}…"
+        f"{name} has sha256 {has.sha256[:SHORT]}…, expected {wants.sha256[:SHORT]}…"
         f"{f' (and {others} more)' if others else ''}"
     )
     if choice.kind == "hub":

@@ -77,14 +77,15 @@ def bisect(
     artifact: Artifact,
     workspace: Path,
     progress: Callable[[str, int, int | None], None],
-    texts: int = TEXTS,
+    rows: Sequence[Mapping[str, str]] | None = None,
 ) -> Report:
-    """Rank what `artifact` computes otherwise than `reference`, by what it does to the outputs of some of the corpus.
+    """Rank what `artifact` computes otherwise than `reference`, by what it does to the outputs of `rows`: by default
+    `TEXTS` shorter ones of the corpus.
 
     `workspace` is an empty folder. Raises `CheckError` when the two have no value in common
     by name, or the float32 model cannot be run.
     """
-    rows = corpora.shorter(corpora.rows(manifest)[0], texts)
+    rows = corpora.shorter(corpora.rows(manifest)[0], TEXTS) if rows is None else rows
     found: list[Finding] = []
     errors: list[float] = []
     total = 0.0

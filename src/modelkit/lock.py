@@ -32,6 +32,8 @@ class Lock:
     """Variant -> check -> the figures found when it was locked."""
     processor: Mapping[str, Any] = field(default_factory=dict)
     """On what they were found: figures of processors with other features do not compare."""
+    reasons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Variant -> why it has its recipe, where `modelkit tune` found it: what was searched, and the front."""
 
 
 def path_of(manifest: Path) -> Path:
@@ -57,6 +59,7 @@ def read(manifest: Path) -> Lock | None:
         found.artifacts,
         found.measured,
         found.processor,
+        found.reasons,
     )
 
 
@@ -77,6 +80,7 @@ class _Keys:
     artifacts: dict[str, dict[str, FileDigest]]
     measured: dict[str, dict[str, Any]]
     processor: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def _parsed(path: Path, content: bytes, hint: str) -> _Keys:
@@ -121,6 +125,7 @@ def text(lock: Lock) -> str:
         "artifacts": {name: _plain(files) for name, files in lock.artifacts.items()},
         "measured": lock.measured,
         "processor": lock.processor,
+        **({"reasons": lock.reasons} if lock.reasons else {}),
     }
     return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

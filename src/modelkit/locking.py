@@ -11,30 +11,50 @@ from modelkit.digests import difference
 from modelkit.errors import ArtifactError, CheckError
 from modelkit.stages.job import Job, tool
 from modelkit.store import Store
-from modelkit.vocabulary import Artifact, Fetching, Manifest, Progress, Verdict
+from modelkit.vocabulary import Artifact, Fetching, FileDigest, Manifest, Progress, Verdict
 
 
-def resolved(manifest: Manifest, store: Store, *, offline: bool, progress: Progress) -> lock.Lock:
-    """The lock `manifest` would get now.
+def resolved(
+    manifest: Manifest,
+    store: Store,
+    *,
+    offline: bool,
+    progress: Progress,
+    reasons: Mapping[str, Mapping[str, Any]] | None = None,
+) -> lock.Lock:
+    """The lock `manifest` would get now. `reasons` for recipes join those that an earlier lock has for the same ones.
 
     Files that an earlier lock pins at the same revision are not fetched again. Raises `ArtifactError` when a variant
     does not conform, `CheckError` when that cannot be told: what is locked is what was proven.
     """
     context = Fetching(manifest.path.parent, offline, progress)
-    earlier = lock.read_if_sound(manifest.path)
-    recipe = lock.recipe(manifest)
-    if earlier and _is_pinned(manifest) and all(earlier.recipe.get(key) == recipe[key] for key in ("source", "files")):
-        identity, files = earlier.identity, dict(earlier.source)
-    else:
-        served, files, _ = pipeline.resolve(manifest, store, context)
-        identity = _commit(manifest) or served
+    identity, files = pinned(manifest, store, context)
     artifacts, measured = {}, {}
     for variant in manifest.variants.values():
         build = pipeline.Build(Job(manifest, variant, files, context), store)
         artifact = pipeline.build(build)
         artifacts[variant.name] = dict(artifact.files)
         measured[variant.name] = {v.check: _figures(v) for v in _insist(build, _examined(build, artifact))}
-    return lock.Lock(files, identity, recipe, _tools(manifest), artifacts, measured, _processor())
+    recipe = lock.recipe(manifest)
+    known = {**_reasons(lock.read_if_sound(manifest.path), recipe), **(reasons or {})}
+    return lock.Lock(files, identity, recipe, _tools(manifest), artifacts, measured, _processor(), known)
+
+
+def pinned(manifest: Manifest, store: Store, context: Fetching) -> tuple[str, dict[str, FileDigest]]:
+    """What the source resolves to and its files: those of an earlier lock of the same source, or fetched now."""
+    earlier, recipe = lock.read_if_sound(manifest.path), lock.recipe(manifest)
+    if earlier and _is_pinned(manifest) and all(earlier.recipe.get(key) == recipe[key] for key in ("source", "files")):
+        return earlier.identity, dict(earlier.source)
+    served, files, _ = pipeline.resolve(manifest, store, context)
+    return _commit(manifest) or served, files
+
+
+def _reasons(earlier: lock.Lock | None, recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Those of recipes that are still the same."""
+    if earlier is None:
+        return {}
+    was, now = earlier.recipe.get("variants", {}), recipe["variants"]
+    return {name: reason for name, reason in earlier.reasons.items() if name in now and was.get(name) == now[name]}
 
 
 def _processor() -> dict[str, Any]:

@@ -32,7 +32,18 @@ from modelkit.manifest_keys import (
 from modelkit.manifest_schema import schema
 from modelkit.marks import Mistakes, Node, Trail, one_line, places
 from modelkit.validation import got, validate
-from modelkit.vocabulary import WHOLE, Choice, KnownFailure, Manifest, Place, Signature, Source, TensorSpec, Variant
+from modelkit.vocabulary import (
+    UNCHANGED,
+    WHOLE,
+    Choice,
+    KnownFailure,
+    Manifest,
+    Place,
+    Signature,
+    Source,
+    TensorSpec,
+    Variant,
+)
 
 PART = r"[a-z][a-z0-9_]*"
 """A part's name becomes a file's name."""
@@ -90,7 +101,8 @@ class _Reading:
         signatures = self._signatures(top.get("signature"))
         schemes, limits = {}, {}
         for name, node in _items(top.get("variants")).items():
-            schemes[name] = self._choice("schemes", node.items().get("scheme"), ("variants", name, "scheme"))
+            scheme = node.items().get("scheme", Node(UNCHANGED, node.line, node.column))
+            schemes[name] = self._choice("schemes", scheme, ("variants", name, "scheme"))
             limits[name] = self._limits(node.items().get("limits"), ("variants", name, "limits"))
         self._known_failures(top.get("known_failures"), schemes)
         self.mistakes.raise_any()

@@ -197,8 +197,8 @@ class SignatureKeys:
 class VariantKeys:
     """One artifact to be made from the model."""
 
-    scheme: Any
-    """How the graph is made smaller."""
+    scheme: Any = None
+    """How the graph is made smaller; by default it is not (`fp32`)."""
     channel: MaybeName = None
     """Where the artifact is offered; by default `prod` for a variant named int4..., else `dev`."""
     budget: Annotated[int | None, PlainValidator(parse_size), _schema(_SIZE)] = None

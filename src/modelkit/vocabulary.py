@@ -11,6 +11,8 @@ from typing import Any, Literal
 Outcome = Literal["passed", "failed", "excused", "skipped", "errored"]
 """`failed` is a broken promise, `excused` one that the manifest knows of; `errored`: the check itself could not run."""
 
+UNCHANGED = "fp32"
+"""The scheme of a variant that names none."""
 WHOLE = "model"
 """The name of the one part of a model that has no parts."""
 
@@ -111,7 +113,7 @@ class KnownFailure:
     check: str
     because: str
     until: date
-    place: Place
+    place: Place = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from modelkit import manifest
 from modelkit.errors import COULD_NOT_RUN, INTERRUPTED, NOT_CONFORMING, USAGE
 from plugin.conftest import command
 
@@ -189,6 +190,55 @@ def test_a_forecast_tells_what_is_too_much(modelkit, project: Path) -> None:
     path.write_text(path.read_text().replace("budget: 1 MB", "budget: 20 kB"))
     (project / "tiny.lock").unlink()
     assert "% too much" in modelkit("forecast", "tiny/int8", "tiny.yaml").stdout
+
+
+def without_schemes(project: Path, budget: str = "1 MB") -> Path:
+    """The int8 variant says nothing but what it may take, and how close it has to be."""
+    path = project / "tiny.yaml"
+    text = path.read_text().replace("    scheme: w8a8-per-token\n    budget: 1 MB\n", f"    budget: {budget}\n")
+    path.write_text(text)
+    return path
+
+
+def test_tune_finds_a_recipe_for_a_budget_and_writes_it_with_its_reason(modelkit, project: Path) -> None:
+    path = without_schemes(project)
+    done = modelkit("tune", "tiny/int8", "tiny.yaml", "--trials", "6", "--picture", "front.svg")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best so far" in done.stderr
+    assert "tiny.yaml: the scheme of int8 is recipe" in done.stdout
+    assert (project / "front.svg").read_text().startswith("<?xml")
+    read = manifest.load(path)
+    assert read.variants["int8"].scheme.kind in ("w8a8-per-token", "w4a8-per-token")
+    reason = json.loads((project / "tiny.lock").read_text())["reasons"]["int8"]
+    assert (reason["trials"], reason["budget"]) == (6, 1_000_000)
+    assert modelkit("lock", "--check", "tiny.yaml").returncode == 0
+    # A lock that is made anew still knows.
+    modelkit("lock", "tiny.yaml")
+    assert json.loads((project / "tiny.lock").read_text())["reasons"]["int8"] == reason
+
+
+def test_tune_leaves_the_manifest_alone_when_nothing_fits(modelkit, project: Path) -> None:
+    path = without_schemes(project, "1 kB")
+    before = path.read_text()
+    done = modelkit("tune", "tiny/int8", "tiny.yaml", "--trials", "3")
+    assert done.returncode == NOT_CONFORMING
+    assert re.search(r"none of 3 recipes conforms; the smallest has 0\.\d\d MB of 0\.00 MB: allow more", done.stdout)
+    assert path.read_text() == before
+
+
+def test_tune_keeps_to_the_scheme_that_a_variant_has(modelkit, project: Path) -> None:
+    done = modelkit("tune", "tiny/int8", "tiny.yaml", "--trials", "4", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "w4a8" not in done.stdout
+    assert "scheme: w8a8-per-token" in done.stdout
+
+
+def test_tune_of_a_scheme_that_is_not_searched_is_told(modelkit, project: Path) -> None:
+    path = project / "tiny.yaml"
+    path.write_text(path.read_text().replace("scheme: w8a8-per-token", "scheme: int8-dynamic"))
+    done = modelkit("tune", "tiny/int8", "tiny.yaml")
+    assert done.returncode == USAGE
+    assert re.search(r"tiny\.yaml:\d+:5: the options of int8-dynamic cannot be searched; leave the scheme", done.stderr)
 
 
 def test_lock_check_agrees_with_a_fresh_lock(modelkit) -> None:

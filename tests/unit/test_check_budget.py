@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from modelkit.checks import budget
 from modelkit.graphs import DATA, MODEL
-from modelkit.vocabulary import Artifact, FileDigest, Verdict
+from modelkit.vocabulary import Artifact, Choice, FileDigest, Verdict
 from subjects import drawn, fake, good, info
 
 
@@ -58,6 +58,14 @@ def test_a_model_far_over_its_budget_fails_with_both_sizes(made):
     assert verdict.outcome == "failed"
     assert verdict.sentence.startswith(
         f"{size:,} bytes are {size - 100:,} more than the budget of 100; largest: matrix"
+    )
+
+
+def test_a_float32_model_over_its_budget_is_told_what_finds_a_scheme(made):
+    subject = fake(artifact=made, budget=100)
+    plain = replace(subject, variant=replace(subject.variant, scheme=Choice("fp32", None)))
+    assert budget.check(plain, budget.Options()).sentence.endswith(
+        "; `modelkit tune tiny/int8` finds a scheme that fits"
     )
 
 

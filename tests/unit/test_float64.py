@@ -20,6 +20,7 @@ from modelkit import graphs, tracing
 from modelkit.errors import StageError
 from modelkit.graphs import MODEL
 from modelkit.graphs.float64 import Activations, erf, significant
+from modelkit.graphs.kept import Kept
 from modelkit.images import DATA_URL
 from stand_ins.pictures import picture
 from subjects import drawn, info, pictures
@@ -115,3 +116,21 @@ def test_an_operator_without_a_reference_implementation_is_named(tmp_path: Path)
     nodes = [helper.make_node("FusedMatMul", ["x", "x"], ["y"], domain="com.microsoft")]
     with pytest.raises(StageError, match=r"ONNX has no reference implementation of com\.microsoft\.FusedMatMul"):
         walked(tmp_path, nodes, fed=[{"x": X}], out="y").of("y")
+
+
+def test_kept_values_are_the_same_in_any_order_and_walked_for_once_each_way(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Exp", ["a"], ["y"])]
+    walks = []
+
+    def walk() -> Activations:
+        walks.append(1)
+        return walked(tmp_path, nodes, fed=[{"x": X}], out="y")
+
+    (folder := tmp_path / "kept").mkdir()
+    kept = Kept(walk, folder)
+    wide = X.astype(np.float64)
+    for _ in range(2):
+        assert np.array_equal(kept.of("y"), np.exp(-wide))
+        assert np.array_equal(kept.of("a"), -wide)
+        assert kept.of("another") is None
+    assert len(walks) == 2

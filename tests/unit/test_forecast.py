@@ -13,7 +13,7 @@ from modelkit import kinds
 from modelkit.errors import StageError
 from modelkit.graphs import DATA, MODEL
 from modelkit.stages import quantize
-from modelkit.vocabulary import Choice, Variant
+from modelkit.vocabulary import Choice
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, {}) for kind in kinds.names("schemes")} | {
     "16-bit activations": ("w8a8-per-token", {"activations_16bit": ("*.value.weight",)}),
@@ -33,7 +33,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def forecast(kind: str, options: dict[str, Any], converted: Path) -> int:
     chosen = kinds.load("schemes", kind).Options(**{**small_models.FOR_NARROW_MODELS.get(kind, {}), **options})
-    return quantize.forecast(Variant("tiny", Choice(kind, chosen), "dev"), converted)
+    return quantize.forecast(Choice(kind, chosen), converted)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

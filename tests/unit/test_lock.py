@@ -84,6 +84,11 @@ def test_the_text_does_not_depend_on_the_order_things_were_found_in(locked: lock
     assert lock.text(turned) == lock.text(locked)
 
 
+def test_a_lock_without_reasons_says_nothing_of_them() -> None:
+    assert "reasons" not in lock.text(LOCK)
+    assert '"reasons"' in lock.text(replace(LOCK, reasons={"int8": {"trials": 3}}))
+
+
 def test_the_text_ends_with_a_line_break_and_names_no_machine() -> None:
     text = lock.text(LOCK)
     assert text.endswith("}\n")

@@ -125,7 +125,7 @@ SHELVES: dict[str, dict[str, type]] = {
     "sources": {"hub": Hub, "package": Package},
     "tasks": {"feature-extraction": Extraction, "text-generation": Generation},
     "exporters": {"direct": Nothing, "prebuilt": Prebuilt},
-    "schemes": {"plain": Nothing, "blocked": Blocked, "picky": Picky},
+    "schemes": {"fp32": Nothing, "plain": Nothing, "blocked": Blocked, "picky": Picky},
     "checks": {"parity": Parity, "size": Nothing},
 }
 
@@ -235,6 +235,11 @@ def test_the_options_of_a_task_may_be_left_out_when_they_have_defaults(read):
 def test_a_variant_goes_to_the_channel_of_its_name_by_default(read, name, channel):
     text = GOOD.replace("    channel: dev\n", "").replace("  int4:", "  other:").replace("  int8:", f"  {name}:")
     assert read(text.replace("variant: int4", "variant: other")).variants[name].channel == channel
+
+
+def test_a_variant_without_a_scheme_stays_in_float32(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(GOOD.replace("    scheme: plain\n", ""))
+    assert manifest.load(tmp_path / "tiny.yaml").variants["int8"].scheme == Choice("fp32", Nothing())
 
 
 def test_a_channel_that_is_named_wins(read):
@@ -356,7 +361,11 @@ TABLE = {
         "8:30: source.mirrors.0.mirrors: unknown key, expected one of: folder, package",
     ),
     "missing at the top": ("license: Apache-2.0\n", "", "1:1: license: missing"),
-    "missing in a variant": ("    scheme: plain\n", "", "17:3: variants.int8.scheme: missing"),
+    "nothing in a variant": (
+        "    scheme: plain\n",
+        "    scheme:\n",
+        "19:5: variants.int8.scheme: expected a kind, or one kind with its options in a mapping, got nothing",
+    ),
     "missing option of a kind": ("export: direct", "export: prebuilt", "9:1: export.file: missing"),
     "missing option in a mapping": (
         "export: direct",

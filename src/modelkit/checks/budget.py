@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from modelkit.vocabulary import Subject, Verdict
+from modelkit.vocabulary import UNCHANGED, Subject, Verdict
 
 VERSION = 1
 PROMISE = "the model (all its parts and data files) fits the variant's budget"
@@ -36,6 +36,8 @@ def check(subject: Subject, limits: Options) -> Verdict:  # noqa: ARG001
         return Verdict("budget", "passed", sentence, measured, {"bytes": budget}, margin)
     largest = ", ".join(f"{name} {nbytes / 1e6:.2f} MB" for name, _, _, nbytes in tensors[:3])
     sentence = f"{size:,} bytes are {size - budget:,} more than the budget of {budget:,}; largest: {largest}"
+    if subject.variant.scheme.kind == UNCHANGED:
+        sentence += f"; `modelkit tune {subject.manifest.name}/{subject.variant.name}` finds a scheme that fits"
     return Verdict("budget", "failed", sentence, measured, {"bytes": budget}, margin, _rows(tensors[:LARGEST]))
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @OFFLINE
 def command(name: str, paths: tuple[Path, ...], *, texts: int, top: int, offline: bool) -> None:
     """Put each node of NAME/VARIANT, alone, in the place of the float32 model's, and rank them by what that changes."""
-    from modelkit import bisecting  # noqa: PLC0415
+    from modelkit import bisecting, corpora  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
 
     manifest, variant = named(name, paths)
@@ -32,7 +32,8 @@ def command(name: str, paths: tuple[Path, ...], *, texts: int, top: int, offline
     with progress_bars() as progress:
         build, artifact = built(manifest, variant, store, progress, offline=offline)
         with store.workspace("bisecting") as place:
-            report = bisecting.bisect(manifest, build.artifact("converted"), artifact, place, progress, texts)
+            rows = corpora.shorter(corpora.rows(manifest)[0], texts)
+            report = bisecting.bisect(manifest, build.artifact("converted"), artifact, place, progress, rows)
     if not report.findings:
         click.echo(f"{name} computes every value as its float32 model does")
         return

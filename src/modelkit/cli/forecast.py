@@ -21,7 +21,7 @@ def command(name: str, paths: tuple[Path, ...], *, offline: bool) -> None:
     manifest, variant = named(name, paths)
     with progress_bars() as progress:
         build = pinned(manifest, variant, Store(), progress, offline=offline)
-        size = quantize.forecast(variant, build.artifact("converted").folder)
+        size = quantize.forecast(variant.scheme, build.artifact("converted").folder)
     allowed = "" if variant.budget is None else f" of {variant.budget / 1e6:.2f} MB, {_spare(size, variant.budget)}"
     click.echo(f"{name}: {size / 1e6:.2f} MB{allowed}")
 

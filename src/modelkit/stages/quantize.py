@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelkit import corpora, feeds, generation, graphs, kinds, lock
 from modelkit.errors import CheckError, StageError
 from modelkit.stages.job import Job, code, tool
-from modelkit.vocabulary import Manifest, Variant
+from modelkit.vocabulary import Choice, Manifest
 
 NAME, VERSION, INPUTS = "quantized", 1, ("converted",)
 
@@ -52,17 +52,25 @@ def _texts(manifest: Manifest) -> tuple[list[str], str]:
 
 def run(job: Job, inputs: Mapping[str, Path], into: Path) -> None:
     """Every part by itself. Raises `StageError` when the scheme cannot hold the model."""
+    from modelkit.graphs.float64 import Activations  # noqa: PLC0415
+
     scheme, converted = job.variant.scheme, inputs["converted"]
+    fed = feeds_of(job.manifest, converted, _texts(job.manifest)[0]) if _calibrates(job) else {}
+    paths = graphs.parts(converted)
+    apply(scheme, converted, into, {part: Activations(paths[part], arrays) for part, arrays in fed.items()})
+
+
+def apply(scheme: Choice, converted: Path, into: Path, activations: Mapping[str, Any]) -> None:
+    """`scheme` on every part by itself; `activations` (of a part's graph) where the scheme calibrates."""
     quantize = kinds.load("schemes", scheme.kind).quantize
-    activations = _activations(job, converted) if _calibrates(job) else {}
     for part in graphs.parts(converted):
         source, target = (graphs.checkpoint(folder, part) for folder in (converted, into))
         target.mkdir(exist_ok=True)
-        quantize(source, target, scheme.options, *activations.get(part, ()))
+        quantize(source, target, scheme.options, *([activations[part]] if part in activations else []))
 
 
-def forecast(variant: Variant, converted: Path) -> int:
-    """Bytes that the model in the folder `converted`, all its parts, will have after the variant's scheme.
+def forecast(choice: Choice, converted: Path) -> int:
+    """Bytes that the model in the folder `converted`, all its parts, will have after the scheme `choice`.
 
     Within 2 %, for models of some megabytes. A scheme may know better than by the bits that it promises. Raises
     `StageError` when the scheme cannot hold the model.
@@ -70,7 +78,7 @@ def forecast(variant: Variant, converted: Path) -> int:
     from modelkit.graphs import DATA, MODEL  # noqa: PLC0415
     from modelkit.graphs.stored import matrices, opened  # noqa: PLC0415
 
-    scheme, options = kinds.load("schemes", variant.scheme.kind), variant.scheme.options
+    scheme, options = kinds.load("schemes", choice.kind), choice.options
     total = 0
     for part in graphs.parts(converted):
         source = graphs.checkpoint(converted, part)
@@ -84,11 +92,11 @@ def forecast(variant: Variant, converted: Path) -> int:
     return total
 
 
-def _activations(job: Job, converted: Path) -> dict[str, tuple[Any]]:
-    """Part -> what its graph computes of the calibration texts, one by one."""
-    from modelkit.graphs.float64 import Activations  # noqa: PLC0415
-
-    texts, parts = _texts(job.manifest)[0], graphs.parts(converted)
-    listener = feeds.Listener(converted, job.manifest.task)
-    fed = [feed for feed in listener.feeds(lambda model: model.outputs(texts, batch_size=1)) if feed.given]
-    return {part: (Activations(path, [one.arrays for one in fed if one.part == part]),) for part, path in parts.items()}
+def feeds_of(manifest: Manifest, converted: Path, texts: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
+    """Part -> what the task feeds it for `texts`, one by one, as far as no graph has to run for it."""
+    listener = feeds.Listener(converted, manifest.task)
+    found: dict[str, list[Mapping[str, Any]]] = {part: [] for part in graphs.parts(converted)}
+    for feed in listener.feeds(lambda model: model.outputs(list(texts), batch_size=1)):
+        if feed.given:
+            found[feed.part].append(feed.arrays)
+    return found

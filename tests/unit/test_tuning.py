@@ -81,6 +81,21 @@ def test_any_draw_is_a_recipe_and_many_draws_reach_every_option() -> None:
     assert {one.weights_8bit for one in fours} == {(), GROUPS[:1], GROUPS[1:], GROUPS}
 
 
+def test_a_neighbour_is_one_step_of_one_option_away() -> None:
+    start = {"scheme": "w8a8-per-token", "w8a8-per-token.smoothing": 10, "w8a8-per-token.rounding": "gptq"}
+    start |= {f"w8a8-per-token.activations_16bit.{group}": group == GROUPS[0] for group in GROUPS}
+    changed = [{key: one[key] for key in one if one[key] != start[key]} for one in SPACE.neighbours(start)]
+    assert sorted(changed, key=str) == sorted(
+        [
+            {"w8a8-per-token.smoothing": 9},
+            {"w8a8-per-token.rounding": "nearest"},
+            {f"w8a8-per-token.activations_16bit.{GROUPS[0]}": False},
+            {f"w8a8-per-token.activations_16bit.{GROUPS[1]}": True},
+        ],
+        key=str,
+    )
+
+
 # How it is drawn
 
 

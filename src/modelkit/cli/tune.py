@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("tune")
 @click.argument("name", metavar="NAME/VARIANT")
 @PATHS
-@click.option("--minutes", type=click.FloatRange(min=0), default=10, show_default=True, help="How long to search.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=8, show_default=True, help="How long to search.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Search no longer than this many recipes.")
 @click.option(
     "--products",

@@ -27,7 +27,7 @@ from modelkit.vocabulary import UNCHANGED, Artifact, Choice, Progress, Verdict
 
 GROUPS = 4
 """Sorts of matrices that may get more precision; the others made less of the error than any of these."""
-PROVEN = 3
+PROVEN = 5
 """Recipes, the closest ones, that are shown to the checks before the search counts as failed."""
 TEXTS = 6
 """That sensitivity is measured on."""
@@ -37,7 +37,7 @@ TEXTS = 6
 class Limits:
     """Of a search."""
 
-    seconds: float = 600
+    seconds: float = 480
     trials: int | None = None
     products: float = 1.1
     """Most integer multiplications per weight: 1 is no second product for any activation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,8 +16,8 @@ from modelkit.vocabulary import Choice
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-STEP = 0.1
-"""Of a share, such as `smoothing`."""
+STEPS = 10
+"""From 0 to 1, of a share such as `smoothing`; a trial's parameter counts them."""
 LEARNED = {"smoothing": 0.5, "rounding": "gptq"}
 """What a search begins with beside the standards: SmoothQuant's own alpha for most models, and rounding that learns."""
 
@@ -39,17 +39,37 @@ class Space:
                                          for name, hint in _open(options).items()}))  # fmt: skip
 
     def _suggested(self, trial: BaseTrial, name: str, hint: Any) -> Any:
-        if get_origin(hint) is Literal:
-            return trial.suggest_categorical(name, get_args(hint))
         if hint is float:
-            return round(trial.suggest_float(name, 0, 1, step=STEP), 1)
-        return tuple(group for group in self.groups if trial.suggest_categorical(f"{name}.{group}", [False, True]))
+            return trial.suggest_int(name, 0, STEPS) / STEPS
+        found = {key: trial.suggest_categorical(key, values) for key, values in self._values(name, hint)}
+        if get_origin(hint) is Literal:
+            return found[name]
+        return tuple(group for group in self.groups if found[f"{name}.{group}"])
 
     def read(self, parameters: Mapping[str, Any]) -> Choice:
         """The recipe that a trial with these `parameters` had."""
         from optuna.trial import FixedTrial  # noqa: PLC0415
 
         return self.drawn(FixedTrial(dict(parameters)))
+
+    def neighbours(self, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Parameters that differ in one step of one option."""
+        scheme = parameters["scheme"]
+        for name, hint in _open(kinds.load("schemes", scheme).Options).items():
+            for key, values in self._values(f"{scheme}.{name}", hint):
+                at = values.index(parameters[key])
+                for near in values[max(at - 1, 0) : at + 2]:
+                    if near != parameters[key]:
+                        yield {**parameters, key: near}
+
+    def _values(self, name: str, hint: Any) -> Iterator[tuple[str, list[Any]]]:
+        """Parameter -> its values in order."""
+        if get_origin(hint) is Literal:
+            yield name, list(get_args(hint))
+        elif hint is float:
+            yield name, list(range(STEPS + 1))
+        else:
+            yield from ((f"{name}.{group}", [False, True]) for group in self.groups)
 
     def starts(self, size: Callable[[Choice], int | None]) -> list[dict[str, Any]]:
         """Parameters of the first trials: each scheme's standard, what learns, and that with more precision of each
@@ -70,7 +90,7 @@ class Space:
             if _is_patterns(hint):
                 found |= {f"{scheme}.{name}.{group}": name in finer and n == 0 for n, group in enumerate(self.groups)}
             else:
-                found[f"{scheme}.{name}"] = values[name]
+                found[f"{scheme}.{name}"] = round(values[name] * STEPS) if hint is float else values[name]
         return found
 
     def _fitting(self, start: dict[str, Any], size: Callable[[Choice], int | None]) -> dict[str, Any]:
@@ -78,8 +98,10 @@ class Space:
         if size(self.read(start)) is not None:
             return start
         hints = _open(kinds.load("schemes", start["scheme"]).Options)
-        keys = {f"{start['scheme']}.{name}": get_args(hint) for name, hint in hints.items()}
-        larger = {key: [one for one in keys[key] if one >= start[key]] for key in keys if type(start.get(key)) is int}
+        keys = {
+            f"{start['scheme']}.{name}": get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal
+        }
+        larger = {key: [one for one in keys[key] if one >= start[key]] for key in keys if type(start[key]) is int}
         coarser = [start | dict(zip(larger, values, strict=True)) for values in itertools.product(*larger.values())]
         sizes = [(size(self.read(one)) or 0) for one in coarser]
         return coarser[sizes.index(max(sizes))] if max(sizes) else start

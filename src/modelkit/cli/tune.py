@@ -122,13 +122,16 @@ class _Best:
 def _table(name: str, tuned: Tuned) -> str:
     from rich.table import Table  # noqa: PLC0415
 
-    from modelkit.tuning.pareto import front  # noqa: PLC0415
+    from modelkit.tuning.pareto import front, rank  # noqa: PLC0415
 
     title = f"{name}: recipes that no other of {len(tuned.trials)} beats in size, products and closeness"
     table = Table(title=title, title_justify="left", title_style="bold")
     for heading in ("recipe", "MB", "products", "distance", "what it is", ""):
         table.add_column(heading, justify="left" if heading in ("what it is", "") else "right", overflow="fold")
-    for one in front(tuned.trials):
+    best = front(tuned.trials)
+    # One that was chosen after closer ones had failed a check may be beaten by those.
+    others = [tuned.chosen] if tuned.chosen and tuned.chosen not in best else []
+    for one in sorted([*best, *others], key=rank):
         table.add_row(*_row(one), "chosen" if one == tuned.chosen else "")
     return printed(table)
 

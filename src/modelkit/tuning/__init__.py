@@ -6,7 +6,6 @@ the recipes it found afterwards, best first.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from modelkit.pipeline import Build
 from modelkit.stages.job import code, tool
 from modelkit.tuning import space as spaces
 from modelkit.tuning.bench import Bench, job_of
-from modelkit.tuning.pareto import front
+from modelkit.tuning.pareto import front, rank
 from modelkit.tuning.search import Search, Trial, Wanted
 from modelkit.vocabulary import UNCHANGED, Artifact, Choice, Progress, Verdict
 
@@ -138,8 +137,10 @@ def _material(bench: Bench, space: spaces.Space) -> dict[str, Any]:
 def _proven(build: Build, trials: list[Trial], progress: Progress) -> tuple[Trial | None, dict[int, Verdict]]:
     """The first of the best trials that every check lets pass, and what stood in the way of those before it."""
     broken: dict[int, Verdict] = {}
-    best = {str(one.recipe): one for one in sorted(trials, key=_error, reverse=True) if one.error is not None}
-    for number, trial in enumerate(sorted(best.values(), key=_error)[:PROVEN]):
+    closest: dict[str, Trial] = {}
+    for trial in sorted((one for one in trials if one.error is not None), key=rank):
+        closest.setdefault(str(trial.recipe), trial)
+    for number, trial in enumerate(list(closest.values())[:PROVEN]):
         progress("the checks", number, PROVEN)
         job = job_of(build.job, trial.recipe)
         candidate = Build(job, build.store)
@@ -148,10 +149,6 @@ def _proven(build: Build, trials: list[Trial], progress: Progress) -> tuple[Tria
             return trial, broken
         broken[trial.number] = bad[0]
     return None, broken
-
-
-def _error(trial: Trial) -> tuple[float, int]:
-    return (math.inf if trial.error is None else trial.error), trial.size or 0
 
 
 def _reason(trials: list[Trial], chosen: Trial | None) -> dict[str, Any]:

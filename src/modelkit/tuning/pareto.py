@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def front(trials: Iterable[Trial]) -> list[Trial]:
     """Those that were built and that none dominates, the closest first."""
-    built = sorted((one for one in trials if one.error is not None), key=_rank)
+    built = sorted((one for one in trials if one.error is not None), key=rank)
     kept: list[Trial] = []
     for one in built:
         # Nothing behind it is closer, so only what stands before can dominate.
@@ -24,7 +24,8 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
     return kept
 
 
-def _rank(trial: Trial) -> tuple[float, float, float, int]:
+def rank(trial: Trial) -> tuple[float, float, float, int]:
+    """Orders what was built: the closest first, of equally close ones the smallest, then the first."""
     return trial.error or 0.0, trial.megabytes, trial.products, trial.number
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import stand_ins
 from modelkit import corpora, manifest, model, pipeline
@@ -87,7 +87,7 @@ def built(path: Path, variant: str, store: Path, corpus: Sequence[Mapping[str, s
         declared, declared.variants[variant], finished, converted, build.artifact("downloaded"), tuple(corpus),
         lambda artifact, threads=None: opened(artifact.folder, threads),
         lambda artifact: opened(artifact.folder, None).outputs([row["text"] for row in corpus]),
-        lambda: pipeline.again(build), 20,
+        lambda: pipeline.again(build), dict, 20,
     )  # fmt: skip
 
 
@@ -121,6 +121,28 @@ def redrawn(subject: Subject, edit: Callable[[onnx.ModelProto], None]) -> Subjec
     return replace(subject, artifact=artifact(subject.artifact.folder))
 
 
+def slowed(proto: onnx.ModelProto) -> None:
+    """Multiplies two large matrices that depend on the input, and adds none of it to the first output."""
+    graph, side = proto.graph, 900
+    ids, output = graph.input[0].name, graph.output[-1].name
+    last = next(node for node in graph.node if output in node.output)
+    last.output[[*last.output].index(output)] = "before"
+    graph.initializer.extend(
+        numpy_helper.from_array(array, name)
+        for name, array in {"side": np.array([side, side], np.int64), "none": np.float32(0)}.items()
+    )
+    graph.node.extend([
+        helper.make_node("Cast", [ids], ["numbers"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["numbers"], ["one"], keepdims=0),
+        helper.make_node("Expand", ["one", "side"], ["large"]),
+        *(helper.make_node("MatMul", [before, "large"], [after])
+          for before, after in [("large", "second"), ("second", "third"), ("third", "fourth")]),
+        helper.make_node("ReduceMax", ["fourth"], ["peak"], keepdims=0),
+        helper.make_node("Mul", ["peak", "none"], ["nothing"]),
+        helper.make_node("Add", ["before", "nothing"], [output]),
+    ])  # fmt: skip
+
+
 def fake(**parts: Any) -> Subject:
     """A subject of which only `parts` exist; `signature`, `budget` and the kind of the `task` may be among them."""
     signature = parts.pop("signature", Signature((), ()))
@@ -138,6 +160,7 @@ def fake(**parts: Any) -> Subject:
         "open": None,
         "outputs": None,
         "again": None,
+        "siblings": dict,
     }
     return Subject(**{**whole, **parts})
 

@@ -32,11 +32,12 @@ from modelkit import (
 from modelkit import limits as judgement
 from modelkit.check_modules import PROFILES
 from modelkit.digests import key_of
-from modelkit.errors import ManifestError, ModelkitError
+from modelkit.errors import CheckError, ManifestError, ModelkitError
 from modelkit.pipeline import Build
 from modelkit.stages.convert import NAME as CONVERTED
 from modelkit.stages.download import NAME as DOWNLOADED
 from modelkit.stages.job import code, tool
+from modelkit.stages.quantize import NAME as QUANTIZED
 from modelkit.vocabulary import Artifact, Manifest, Stage, Subject, Variant, Verdict
 
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pillow", "hypothesis", "jinja2")
@@ -125,10 +126,12 @@ class Examination:
         # A check that reads a file of its own says what it found there.
         reads = {"reads": module.reads(job.manifest)} if hasattr(module, "reads") else {}
         tries = {"examples": examples} if (examples := self._examples(check)) else {}
+        others = {"siblings": self._siblings()} if _compares(module) else {}
         return key_of(
             {
                 **reads,
                 **tries,
+                **others,
                 "check": check,
                 "version": module.VERSION,
                 "code": [code(module), code(*SHARED)],
@@ -179,8 +182,19 @@ class Examination:
             open=self._open,
             outputs=self._of_corpus,
             again=lambda: pipeline.again(self.build),
+            siblings=lambda: self._other_artifacts(check),
             examples=self._examples(check),
         )
+
+    def _other_artifacts(self, check: str) -> dict[str, Artifact]:
+        if not _compares(self._module(check)):
+            # A pass would be on record for other siblings than those of the next run.
+            raise CheckError(f"{check} looks at the other variants and does not say so", hint="give it SIBLINGS = True")
+        return {name: pipeline.build(one) for name, one in pipeline.siblings(self.build).items()}
+
+    def _siblings(self) -> dict[str, str]:
+        """What decides the models of the other variants, without building them: warm runs ask for this, too."""
+        return {name: one.stage(QUANTIZED).key for name, one in pipeline.siblings(self.build).items()}
 
     def _open(self, artifact: Artifact, threads: int | None = None) -> Any:
         key = (artifact.digest, threads)
@@ -219,6 +233,10 @@ class Examination:
         material = self._outputs_of(artifact)
         kept = self.build.store.make(Stage("corpus outputs", key_of(material), material), write)
         return np.load(kept.folder / "outputs.npy", allow_pickle=False)
+
+
+def _compares(module: Any) -> bool:
+    return bool(getattr(module, "SIBLINGS", False))
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

@@ -147,6 +147,12 @@ def again(build: Build) -> Mapping[str, FileDigest]:
         return digest_folder(folders[finalize.NAME])
 
 
+def siblings(build: Build) -> dict[str, Build]:
+    """Builds of the manifest's other variants from the same files, by name."""
+    own, others = build.job, build.job.manifest.variants.values()
+    return {one.name: Build(replace(own, variant=one), build.store) for one in others if one.name != own.variant.name}
+
+
 def _not_as_locked(job: Job, artifact: Artifact, expected: Mapping[str, FileDigest], locked: lock.Lock) -> str:
     name = next(n for n in sorted({*expected, *artifact.files}) if expected.get(n) != artifact.files.get(n))
     was, now = expected.get(name), artifact.files.get(name)

@@ -215,5 +215,7 @@ class Subject:
     once per artifact and kept in the store."""
     again: Callable[[], Mapping[str, FileDigest]]
     """Builds the artifact once more from `source`, taking nothing from the store: the digests of what comes out."""
+    siblings: Callable[[], Mapping[str, Artifact]]
+    """Builds what is missing of the manifest's other variants: name -> finished artifact."""
     examples: int = 0
     """How many examples a check that searches (one with `EXAMPLES`) shall try."""

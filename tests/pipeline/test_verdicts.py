@@ -78,6 +78,24 @@ def examined(path: Path, variant: str = "int8") -> list[Verdict]:
     return conformance.examine(conformance.Examination(*build_of(path, variant)))
 
 
+def test_a_verdict_on_the_other_variants_is_taken_anew_when_one_of_them_changes_and_builds_it(project: Path) -> None:
+    counted = project.parent / "conformance" / "checks" / "counted.py"
+    text = CHECK.format(version=1).replace('"passed" if', '"passed" if subject.siblings().keys() == {"int4"} and')
+    counted.write_text(text.replace("PROMISE =", "SIBLINGS = True\nPROMISE ="))
+    assert outcomes(examined(project))["counted"] == ("passed", False)
+    assert outcomes(examined(project))["counted"] == ("passed", True)
+    edit(project, "table_block: 32", "table_block: 16")
+    assert outcomes(examined(project))["counted"] == ("passed", False)
+
+
+def test_a_check_that_looks_at_the_other_variants_and_does_not_say_so_is_an_error(project: Path) -> None:
+    counted = project.parent / "conformance" / "checks" / "counted.py"
+    counted.write_text(CHECK.format(version=1).replace('"passed" if', '"passed" if subject.siblings() and'))
+    verdict = examined(project)[1]
+    assert verdict.outcome == "errored"
+    assert "counted looks at the other variants and does not say so; give it SIBLINGS = True" in verdict.sentence
+
+
 def outcomes(verdicts: list[Verdict]) -> dict[str, tuple[str, bool]]:
     return {verdict.check: (verdict.outcome, verdict.reused) for verdict in verdicts}
 

@@ -10,17 +10,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
-import onnx
 import pytest
-from onnx import helper, numpy_helper
 from PIL import Image
 
-from modelkit import corpora, timing
+from modelkit import corpora, timed, timing
 from modelkit.checks import cost
 from modelkit.errors import CheckError
 from modelkit.vocabulary import Subject
-from subjects import copied, good, learned, pictures, redrawn, texts
+from subjects import copied, good, learned, pictures, redrawn, slowed, texts
 
 PYTHON = sys.executable
 NO_LIMITS = cost.Options(None, None, None, None, None)
@@ -54,31 +51,9 @@ def process(tmp_path, monkeypatch):
         script = tmp_path / "python"
         script.write_text("\n".join([f"#!{PYTHON}", "import json, sys", "texts = json.load(sys.stdin)", *lines]))
         script.chmod(0o755)
-        monkeypatch.setattr(cost.sys, "executable", str(script))
+        monkeypatch.setattr(sys, "executable", str(script))
 
     return install
-
-
-def slowed(proto: onnx.ModelProto) -> None:
-    """Multiplies two large matrices that depend on the input, and adds none of it to the first output."""
-    graph, side = proto.graph, 900
-    ids, output = graph.input[0].name, graph.output[-1].name
-    last = next(node for node in graph.node if output in node.output)
-    last.output[[*last.output].index(output)] = "before"
-    graph.initializer.extend(
-        numpy_helper.from_array(array, name)
-        for name, array in {"side": np.array([side, side], np.int64), "none": np.float32(0)}.items()
-    )
-    graph.node.extend([
-        helper.make_node("Cast", [ids], ["numbers"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["numbers"], ["one"], keepdims=0),
-        helper.make_node("Expand", ["one", "side"], ["large"]),
-        *(helper.make_node("MatMul", [before, "large"], [after])
-          for before, after in [("large", "second"), ("second", "third"), ("third", "fourth")]),
-        helper.make_node("ReduceMax", ["fourth"], ["peak"], keepdims=0),
-        helper.make_node("Mul", ["peak", "none"], ["nothing"]),
-        helper.make_node("Add", ["before", "nothing"], [output]),
-    ])  # fmt: skip
 
 
 def test_a_good_artifact_is_measured_beside_its_float32_model(subject):
@@ -143,7 +118,7 @@ def test_a_process_that_answers_nonsense_is_an_error(subject, process):
 
 
 def test_a_process_that_never_answers_is_an_error(subject, process, monkeypatch):
-    monkeypatch.setattr(cost, "PATIENCE", 0.2)
+    monkeypatch.setattr(timed, "PATIENCE", 0.2)
     process("import time", "time.sleep(60)")
     with pytest.raises(CheckError, match=r"gave no answer within 0\.2 s"):
         cost.check(subject, cost.Options())

@@ -20,7 +20,7 @@ from modelkit.sources import path
 from modelkit.tasks import feature_extraction
 from modelkit.vocabulary import Choice, Manifest, Source, Variant
 
-FOR_NARROW_MODELS = {"w4a8-per-token": {"table_block": 32}}
+FOR_NARROW_MODELS = {"w4a8-per-token": {"table_block": 32}, "matmul-nbits": {"block": 16}}
 """Scheme -> options without which the stand-ins are too narrow for it."""
 
 

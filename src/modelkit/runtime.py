@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from modelkit.errors import CheckError, StageError
+
+WITH_WEIGHTS = ["Conv", "Gather", "Gemm", "MatMul"]
+"""Operators that static quantization looks at: those that read a stored matrix."""
+FIRST_WITH_INT4 = 21
+"""Opset, https://github.com/onnx/onnx/blob/main/docs/Versioning.md."""
 
 
 class Session:
@@ -83,13 +89,9 @@ class Sessions:
 
 def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_range: bool) -> None:
     """onnxruntime's own dynamic int8, with the two options without which it skips nodes silently."""
-    import logging  # noqa: PLC0415
-
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
-    # It logs a recommendation to run its pre-processing on every call.
-    logging.getLogger().addFilter(_not_from_quantizer)
-    try:
+    with _stock_quantizer(source):
         quantize_dynamic(
             source,
             target,
@@ -99,7 +101,77 @@ def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_ra
             # EnableSubgraph: `If` bodies are skipped without it. DefaultTensorType 1 (float): unknown shapes fail.
             extra_options={"EnableSubgraph": True, "DefaultTensorType": 1},
         )
-    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+
+
+def quantize_static(
+    source: Path, target: Path, feeds: Sequence[Mapping[str, Any]], *, per_channel: bool, reduce_range: bool
+) -> None:
+    """onnxruntime's own static int8 as QuantizeLinear and DequantizeLinear pairs; activations uint8, their ranges the
+    least and the largest value over `feeds`."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static  # noqa: PLC0415
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(feeds)
+
+        def get_next(self) -> Any:
+            feed = next(self.left, None)
+            return dict(feed) if feed else None
+
+    with _stock_quantizer(source, *_ort_errors()):
+        quantize_static(
+            source, target, Reader(), per_channel=per_channel, reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=WITH_WEIGHTS,
+            nodes_to_exclude=_products_of_activations(source),
+        )  # fmt: skip
+
+
+def _products_of_activations(source: Path) -> list[str]:
+    """Names of the nodes that stay float32, as dynamic quantization leaves them; its own option for that is ignored."""
+    import onnx  # noqa: PLC0415
+
+    graph = onnx.load(source, load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    # A head that is tied to a table reads it through a Transpose.
+    stored |= {node.output[0] for node in graph.node if node.op_type == "Transpose" and node.input[0] in stored}
+    return [node.name for node in graph.node if node.op_type in ("Gemm", "MatMul") and node.input[1] not in stored]
+
+
+def quantize_matmul_nbits(
+    source: Path, target: Path, bits: int, block: int, accuracy_level: int, *, symmetric: bool
+) -> None:
+    """onnxruntime's own weight-only quantization: products in `bits`, tables in 4, in blocks along the inner axis."""
+    import onnx  # noqa: PLC0415
+    from onnx import version_converter  # noqa: PLC0415
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
+
+    with _stock_quantizer(source, onnx.shape_inference.InferenceError, version_converter.ConvertError):
+        model = onnx.load(source)
+        # Left to itself, the quantizer declares the version without converting anything.
+        if next(one.version for one in model.opset_import if not one.domain) < FIRST_WITH_INT4:
+            model = version_converter.convert_version(model, FIRST_WITH_INT4)
+        for operator, width in {"MatMul": bits, "Gather": 4}.items():
+            quantizer = MatMulNBitsQuantizer(
+                model, width, block, symmetric, accuracy_level or None, op_types_to_quantize=(operator,)
+            )
+            quantizer.process()
+            model = quantizer.model.model
+        target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _stock_quantizer(source: Path, *failures: type[Exception]) -> Iterator[None]:
+    """Quiet, and in one sentence when it fails, with `failures` beside the usual ones."""
+    import logging  # noqa: PLC0415
+
+    # It logs every node that it looks at, and recommends its pre-processing on every call, to the root logger.
+    root, own = logging.getLogger(), logging.getLogger("onnxruntime.quantization")
+    root.addFilter(_not_from_quantizer)
+    before = own.level
+    own.setLevel(logging.ERROR)
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, ValueError, AssertionError, *failures) as error:
         reason = _first_line(error) if str(error).strip() else type(error).__name__
         raise StageError(
             f"onnxruntime's quantizer cannot do this model: {reason}",
@@ -107,11 +179,12 @@ def quantize_dynamic(source: Path, target: Path, *, per_channel: bool, reduce_ra
             hint="use the scheme w8a8-per-token",
         ) from error
     finally:
-        logging.getLogger().removeFilter(_not_from_quantizer)
+        own.setLevel(before)
+        root.removeFilter(_not_from_quantizer)
 
 
 def _not_from_quantizer(record: Any) -> bool:
-    return "pre-processing before quantization" not in record.getMessage()
+    return Path(record.pathname).parent.name != "quantization"
 
 
 def version() -> str:

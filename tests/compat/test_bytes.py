@@ -26,7 +26,7 @@ from modelkit import kinds
 from modelkit.stages.job import tool
 
 RECORD = Path(__file__).with_name("bytes.json")
-DEPENDS_ON = {"int8-dynamic": ("onnxruntime",)}
+DEPENDS_ON = dict.fromkeys(("int8-dynamic", "int8-static", "matmul-nbits"), ("onnxruntime",))
 """Scheme -> tools whose own algorithm decides the bytes; they are compared between equal versions alone."""
 # More than one set of options where options take other paths through the code.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, {}) for kind in kinds.names("schemes")} | {

@@ -25,6 +25,7 @@ from modelkit.graphs import DATA, MODEL
 from modelkit.graphs.pieces import Piece
 from modelkit.graphs.surgery import Surgery
 from modelkit.images import DATA_URL
+from modelkit.schemes import matmul_nbits
 from modelkit.vocabulary import Subject, Verdict
 from stand_ins.pictures import picture
 from subjects import artifact, copied, good, pictures, redrawn, texts
@@ -137,6 +138,15 @@ def test_an_error_that_four_bits_may_have_fails_in_eight(tmp_path_factory, tmp_p
     assert verdict.outcome == "failed"
     assert verdict.sentence.split()[0] == "column_max_8bit"
     assert verdict.measured["column_max"] < nodes.Options().column_max
+
+
+def test_a_table_of_four_bits_is_held_to_their_limit_whoever_packed_it(subject, tmp_path):
+    blocked = copied(subject, tmp_path / "blocked")
+    (blocked.artifact.folder / MODEL).unlink()
+    matmul_nbits.quantize(subject.reference.folder, blocked.artifact.folder, matmul_nbits.Options(block=32))
+    verdict = verdict_of(replace(blocked, artifact=artifact(blocked.artifact.folder)))
+    assert verdict.measured["row_max"] > 0.01
+    assert verdict.measured["row_max_8bit"] == 0
 
 
 def test_an_activation_function_that_is_nearly_the_right_one_fails(copy):

@@ -18,6 +18,7 @@ from modelkit import model
 from modelkit.checks import special_tokens
 from modelkit.errors import CheckError
 from modelkit.graphs import MODEL
+from modelkit.schemes import matmul_nbits
 from modelkit.vocabulary import Subject, Verdict
 from subjects import artifact, copied, fake, good, learned, pictures, redrawn
 
@@ -115,6 +116,14 @@ def test_a_table_with_more_rows_than_the_files_say_fails(made):
     assert verdict_of(longer).sentence == (
         "config.json says vocab_size 768, which is not the number of rows in the embedding table"
     )
+
+
+@pytest.mark.parametrize(("size", "outcome"), [(768, "passed"), (767, "failed"), (769, "failed")])
+def test_the_rows_of_a_table_whose_lookup_refuses_no_id_are_counted(made, tmp_path, size, outcome):
+    subject = everywhere(made, "config.json", vocab_size=size)
+    matmul_nbits.quantize(subject.artifact.folder, tmp_path, matmul_nbits.Options(block=16))
+    (tmp_path / MODEL).replace(subject.artifact.folder / MODEL)
+    assert verdict_of(subject).outcome == outcome
 
 
 def test_a_choice_that_the_model_cannot_read_fails(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import small_models
 import stand_ins
 from modelkit.errors import StageError
 from modelkit.graphs import files
+from modelkit.graphs.float64 import Activations
+from modelkit.schemes import int8_static
 
 SOURCE_CONFIG = {"vocab_size": 600}
 
@@ -145,6 +148,48 @@ def test_int8_dynamic_with_a_reduced_range_uses_seven_bits(converted: Path, tmp_
         onnx.numpy_helper.to_array(t) for t in tensors if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2
     ]
     assert max(np.abs(array.astype(int)).max() for array in codes) == 64
+
+
+@pytest.mark.parametrize("kind", ["int8-static", "matmul-nbits"])
+def test_a_stock_quantizer_that_fails_is_told_in_one_sentence(converted: Path, tmp_path: Path, kind: str) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(converted, odd)
+    model = onnx.load(odd / files.MODEL, load_external_data=False)
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    (odd / files.MODEL).write_bytes(model.SerializeToString())
+    with pytest.raises(StageError, match="onnxruntime's quantizer cannot do this model: "):
+        small_models.quantized(odd, tmp_path / "made", kind)
+
+
+def test_int8_static_without_a_text_that_reaches_the_model_is_refused(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="no calibration text reaches it; use a scheme that needs none"):
+        int8_static.quantize(converted, tmp_path, int8_static.Options(), Activations(converted / files.MODEL, []))
+
+
+def test_int8_static_quantizes_what_the_weights_are_multiplied_with_and_no_more(
+    converted: Path, tmp_path: Path
+) -> None:
+    folder = small_models.quantized(converted, tmp_path / "made", "int8-static")
+    graph = onnx.load(folder / files.MODEL).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    fed = [
+        {makers.get(name) == "DequantizeLinear" for name in node.input}
+        for node in graph.node
+        if node.op_type == "MatMul"
+    ]
+    # Two products of activations per layer stay.
+    assert fed.count({False}) == 4
+    assert fed.count({True}) == 12
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_matmul_nbits_packs_products_and_tables(converted: Path, tmp_path: Path, bits: int) -> None:
+    folder = small_models.quantized(converted, tmp_path / "made", "matmul-nbits", bits=bits, accuracy_level=4)
+    nodes = [node for node in onnx.load(folder / files.MODEL).graph.node if node.domain == "com.microsoft"]
+    told = [{one.name: one.i for one in node.attribute} for node in nodes if node.op_type == "MatMulNBits"]
+    assert len(told) == 12
+    assert {(one["bits"], one["accuracy_level"]) for one in told} == {(bits, 4)}
+    assert "GatherBlockQuantized" in {node.op_type for node in nodes}
 
 
 def test_int8_dynamic_says_nothing(

@@ -46,18 +46,19 @@ def check(subject: Subject, limits: Options) -> Verdict:
         return _bytes(artifact), float(distance(subject.outputs(artifact), exact).mean())
 
     ours = standing(subject.artifact)
-    rows = [{"variant": name, "bytes": found[0], "one_minus_cosine": found[1]}
-            for name, one in rivals.items() if _leads(found := standing(one), ours)]  # fmt: skip
+    found = {name: standing(one) for name, one in rivals.items()}
+    rows: list[dict[str, Any]] = [{"variant": name, "bytes": size, "one_minus_cosine": far}
+                                  for name, (size, far) in found.items() if _leads((size, far), ours)]  # fmt: skip
     measured = {"bytes": ours[0], "one_minus_cosine": ours[1], "rivals": len(rivals), "timed": len(rows)}
     if not rows:
         sentence = f"none of {len(rivals)} others is as small and as close"
         return Verdict("frontier", "passed", sentence, measured)
     timings = timed.by_turns(
-        [subject.artifact, *(rivals[str(row["variant"])] for row in rows)],
+        [subject.artifact, *(rivals[row["variant"]] for row in rows)],
         [row["text"] for row in corpora.spread(subject.corpus, TEXTS)],
     )
     rows = [{**row, "faster": _times(timed.medians(timings, 0, place))} for place, row in enumerate(rows, 1)]
-    rows.sort(key=lambda row: -float(row["faster"]))
+    rows.sort(key=lambda row: -row["faster"])
     first = f"{rows[0]['variant']} is no larger and no further from float32, and {rows[0]['faster']:.3g} times as fast"
     verdict = judge("frontier", {**measured, "faster": rows[0]["faster"]}, limits, tuple(rows))
     return replace(verdict, sentence=first)

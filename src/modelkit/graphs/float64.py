@@ -62,7 +62,8 @@ class Activations:
     """
 
     def __init__(self, path: Any, feeds: Iterable[Feed]) -> None:
-        self._walks = [_Walk(Graph(path, taken), some) for taken, some in by_branches(feeds)]
+        self.feeds = tuple(feeds)
+        self._walks = [_Walk(Graph(path, taken), some) for taken, some in by_branches(self.feeds)]
 
     def of(self, value: str) -> Float64s | None:
         """float64[tokens, width]: the value in all runs that compute it, one after the other; None if none does.

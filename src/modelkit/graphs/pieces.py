@@ -22,6 +22,7 @@ from modelkit.runtime import Session
 
 GIVEN, CHOSEN, AFTER = "/given", "/chosen", "/after"
 """Suffixes of the inputs by which a value of the reference is replaced, and of what goes on from there."""
+FOUR_BITS = {onnx.TensorProto.UINT4, onnx.TensorProto.INT4}
 MEASURED = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 """Element types whose differences can be measured."""
 
@@ -105,7 +106,10 @@ class Graph:
     def size(self, name: str) -> int:
         """Bytes of a stored tensor."""
         tensor = self.tensors[name]
-        return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        values = math.prod(tensor.dims)
+        # numpy has no type of four bits: it holds each value in a byte.
+        values = math.ceil(values / 2) if tensor.data_type in FOUR_BITS else values
+        return int(values * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
     def content(self, name: str) -> bytes:
         """The stored tensor's numbers, from the data file if they are there. Raises `StageError` when they are not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -56,9 +56,21 @@ def quantized(source: Path, into: Path, kind: str, **options: Any) -> Path:
     return into
 
 
-def calibrated_on(source: Path, texts: int = 12) -> Activations:
-    """What the model in `source` computes of a few texts without padding."""
-    return Activations(source / files.MODEL, [feed(1, 4 + number, seed=number) for number in range(texts)])
+def calibrated_on(source: Path, examples: int = 12) -> Activations:
+    """What the model in `source` computes of a few examples without padding."""
+    inputs = files.load(source).graph.inputs
+    return Activations(source / files.MODEL, [example_of(inputs, number) for number in range(examples)])
+
+
+def example_of(inputs: Sequence[ir.Value], number: int) -> dict[str, np.ndarray]:
+    """One row of `4 + number` tokens for each of `inputs`; of pixels and other floats, normally distributed ones."""
+    tokens, random = feed(1, 4 + number, seed=number), np.random.default_rng(number)
+    return {
+        value.name: random.standard_normal([size if isinstance(size, int) else 1 for size in value.shape], np.float32)
+        if value.dtype == ir.DataType.FLOAT
+        else tokens[value.name]
+        for value in inputs
+    }
 
 
 def finished(source: Path, into: Path) -> Path:

@@ -43,7 +43,7 @@ def learned(base: Path, name: str, variant: str = "int8", examples: int = 12) ->
     return Subject(
         declared, declared.variants[variant], finished, build.artifact("converted"), build.artifact("downloaded"),
         corpora.rows(declared)[0], lambda artifact, threads=None: opened(artifact.folder),
-        lambda artifact: None, lambda: {}, examples,
+        lambda artifact: None, dict, dict, examples,
     )  # fmt: skip
 
 

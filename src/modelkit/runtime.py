@@ -152,11 +152,20 @@ def quantize_matmul_nbits(
             model = version_converter.convert_version(model, FIRST_WITH_INT4)
         for operator, width in {"MatMul": bits, "Gather": 4}.items():
             quantizer = MatMulNBitsQuantizer(
-                model, width, block, symmetric, accuracy_level or None, op_types_to_quantize=(operator,)
-            )
+                model, width, block, symmetric, accuracy_level or None, _other_than_tables(model.graph),
+                op_types_to_quantize=(operator,),
+            )  # fmt: skip
             quantizer.process()
             model = quantizer.model.model
         target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _other_than_tables(graph: Any) -> list[str]:
+    """Names of the nodes that gather something else from what is stored: the quantizer stumbles over vectors."""
+    import onnx  # noqa: PLC0415
+
+    tables = {one.name for one in graph.initializer if len(one.dims) == 2 and one.data_type == onnx.TensorProto.FLOAT}
+    return [node.name for node in graph.node if node.op_type == "Gather" and node.input[0] not in tables]
 
 
 @contextmanager
@@ -169,9 +178,10 @@ def _stock_quantizer(source: Path, *failures: type[Exception]) -> Iterator[None]
     root.addFilter(_not_from_quantizer)
     before = own.level
     own.setLevel(logging.ERROR)
+    told: tuple[type[Exception], ...] = (RuntimeError, LookupError, TypeError, ValueError, AssertionError, *failures)
     try:
         yield
-    except (RuntimeError, LookupError, TypeError, ValueError, AssertionError, *failures) as error:
+    except told as error:
         reason = _first_line(error) if str(error).strip() else type(error).__name__
         raise StageError(
             f"onnxruntime's quantizer cannot do this model: {reason}",
@@ -228,7 +238,7 @@ def _malloc_trim() -> Any:
 
 
 @cache
-def _ort_errors() -> tuple[type[BaseException], ...]:
+def _ort_errors() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state  # noqa: PLC0415
 
     found = (getattr(state, name) for name in dir(state))

@@ -183,7 +183,9 @@ def test_the_committed_weights_stay_small(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_graphs_are_what_the_manifests_declare(built: Any, name: str, scheme: str) -> None:
     declared, artifact = manifest.load(LEARNED / f"{name}.yaml"), built(name, scheme)
-    subject = Subject(declared, declared.variants[scheme], artifact, artifact, artifact, (), model.load, np.empty, dict)
+    subject = Subject(
+        declared, declared.variants[scheme], artifact, artifact, artifact, (), model.load, np.empty, dict, dict
+    )
     verdict = signature.check(subject, signature.Options())
     assert verdict.outcome == "passed", verdict
     assert sum(path.stat().st_size for path in artifact.folder.glob("*.onnx*")) <= declared.variants[scheme].budget

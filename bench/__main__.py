@@ -24,7 +24,7 @@ Written by `python -m bench`, section by section. Other programs share the machi
 something. Targets that are not met say so.
 """
 TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers", "pytest")
-REFERENCE = ("export", "runs", "families", "generation")
+REFERENCE = ("speed", "export", "runs", "families", "generation")
 """Sections that measure the reference environment as well."""
 
 MACHINE = """

@@ -6,18 +6,17 @@ A process of its own, so that the measuring one stays small: a child's peak memo
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
-from bench.processes import HERE, STORE, WORK, python
+from bench.processes import HERE, STORE, python
 from bench.report import tell
 
 MANIFEST = HERE / "manifests" / "minilm-l6.yaml"
 
 
 def folders() -> dict[str, Path]:
-    """`downloaded`, `converted`, `int8`, `int4` and `int8-dynamic`, each a folder; builds what is missing."""
+    """`downloaded`, `converted`, `int8` and `int4`, each a folder; builds what is missing."""
     tell("preparing MiniLM (the first time this fetches 84 MB and builds)")
     return {name: Path(path) for name, path in json.loads(python("-m", "bench.prepared").output).items()}
 
@@ -25,7 +24,6 @@ def folders() -> dict[str, Path]:
 def main() -> None:
     """In the process of its own."""
     from modelkit import lock, manifest, pipeline  # noqa: PLC0415
-    from modelkit.schemes import int8_dynamic  # noqa: PLC0415
     from modelkit.store import Store  # noqa: PLC0415
     from modelkit.vocabulary import Fetching  # noqa: PLC0415
 
@@ -37,11 +35,7 @@ def main() -> None:
         build = pipeline.Pins(store).prepare(read, variant, lock.read(MANIFEST), Fetching(MANIFEST.parent))
         found[variant.name] = pipeline.build(build, locked).folder
         found.update({name: build.artifact(name).folder for name in ("downloaded", "converted")})
-    stock = WORK / "int8-dynamic"
-    shutil.rmtree(stock, ignore_errors=True)
-    stock.mkdir()
-    int8_dynamic.quantize(found["converted"], stock, int8_dynamic.Options())
-    print(json.dumps({name: str(path) for name, path in {**found, "int8-dynamic": stock}.items()}))
+    print(json.dumps({name: str(path) for name, path in found.items()}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One loaded model in a process of its own, told by lines on standard input what to do; one JSON line per answer.
 
-`python -m bench.worker MODEL TOKENIZER`; then `once` and `batches` time a round, `vectors FILE` writes the corpus'.
+`python -m bench.worker MODEL TOKENIZER`; then `once THREADS` and `batches THREADS` time a round, `vectors FILE` writes
+the corpus'.
 """
 
 from __future__ import annotations
@@ -33,17 +34,21 @@ def main() -> None:
     }
     before, start = resident(), perf_counter()
     session = runtime.Session(Path(sys.argv[1]), threads=1)
+    sessions = {1: session}
     _answer(load=perf_counter() - start, resident=resident(), before=before)
     for line in sys.stdin:
-        order, _, target = line.strip().partition(" ")
+        order, _, argument = line.strip().partition(" ")
         if order == "vectors":
             alone, together = (_vectors(session, feeds(tokenizer, texts, size)) for size in (1, BATCH))
-            np.savez(target, alone=alone, together=together)
+            np.savez(argument, alone=alone, together=together)
             _answer()
             continue
+        threads = int(argument)
+        if threads not in sessions:
+            sessions[threads] = runtime.Session(Path(sys.argv[1]), threads)
         start = perf_counter()
         for feed in rounds[order]:
-            session.run(feed, [OUTPUT])
+            sessions[threads].run(feed, [OUTPUT])
         _answer(seconds=perf_counter() - start)
 
 
